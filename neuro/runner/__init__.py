@@ -1,0 +1,1 @@
+"""The workflow runner: schema, plan, store, run and engine."""
