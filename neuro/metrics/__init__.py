@@ -1,1 +1,26 @@
 """Metrics on plain arrays; this package imports only numpy, scipy and scikit-learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LATE = {
+    "accuracy_weighted": "classification",
+    "balanced_accuracy": "classification",
+    "chance_level": "classification",
+    "discriminate": "discriminant",
+    "kept_latents": "latents",
+    "kl_per_latent": "latents",
+    "latent_counts": "latents",
+    "variable_types": "latents",
+}
+
+__all__ = sorted(_LATE)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        import importlib
+
+        return getattr(importlib.import_module(f"neuro.metrics.{_LATE[name]}"), name)
+    raise AttributeError(f"module 'neuro.metrics' has no attribute '{name}'")
