@@ -1,0 +1,50 @@
+"""Stages in words, from their docstrings, types and pydantic fields (``neuro stages``)."""
+
+from __future__ import annotations
+
+from neuro.errors import InputError
+from neuro.fields import nearest
+from neuro.runner.registry import stages
+from neuro.stage import Input, Stage
+
+
+def summaries() -> list[tuple[str, str, str, str]]:
+    """List every stage: name, what it takes, what it gives, first line of its docstring."""
+    return [
+        (name, _takes(stage), stage.returns, (stage.help.splitlines() or [""])[0])
+        for name, stage in sorted(stages().items())
+    ]
+
+
+def find_stage(name: str) -> Stage:
+    """Find a stage by its name.
+
+    Raises
+    ------
+    InputError
+        Where there is none, with the nearest name.
+    """
+    known = stages()
+    if name not in known:
+        raise InputError(
+            f"'{name}' is no stage; known: {', '.join(sorted(known))}.{nearest(name, known)}"
+        )
+    return known[name]
+
+
+def heading(stage: Stage) -> str:
+    """Return a stage's docstring under a line with its name, version, inputs and result."""
+    inputs = [f"  {entry.name}: ${{...}}  {_kind(entry)}" for entry in stage.inputs.values()]
+    takes = ["", "Inputs:", *inputs] if inputs else []
+    title = f"{stage.name} (version {stage.version}) -> {stage.returns}"
+    return "\n".join([title, "", stage.help.strip(), *takes, "", "Fields:"])
+
+
+def _kind(entry: Input) -> str:
+    kind = f"list of {entry.kind}s, the members of a sweep" if entry.many else entry.kind
+    return kind if entry.required else f"{kind}, may be left out"
+
+
+def _takes(stage: Stage) -> str:
+    names = [f"{e.name}: {'list of ' if e.many else ''}{e.kind}" for e in stage.inputs.values()]
+    return ", ".join(names) or "-"
