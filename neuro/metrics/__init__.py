@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 _LATE = {
-    "accuracy_weighted": "classification",
     "balanced_accuracy": "classification",
     "chance_level": "classification",
+    "class_hits": "classification",
     "discriminate": "discriminant",
     "kept_latents": "latents",
     "kl_per_latent": "latents",
     "latent_counts": "latents",
     "variable_types": "latents",
+    "weighted_balanced_accuracy": "classification",
 }
 
 __all__ = sorted(_LATE)
