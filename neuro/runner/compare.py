@@ -182,11 +182,11 @@ def _difference(
 
     measure = _measure(one)
     sides = [_per_item(table, measure) for table in (one, two)]
-    both = sides[0].join(sides[1], lsuffix="_first", rsuffix="_second", how="inner")
+    both = sides[0].to_frame("first").join(sides[1].to_frame("second"), how="inner")
     unpaired = len(sides[0]) + len(sides[1]) - 2 * len(both)
     estimate = paired_difference(
-        both["value_second"],
-        both["value_first"],
+        both["second"],
+        both["first"],
         units=both.index.get_level_values("unit"),
         n_unit="unit",
         n_boot=n_boot,
@@ -207,7 +207,7 @@ def _measure(table: pd.DataFrame) -> str:
     return "minus absolute error" if numeric else "score"
 
 
-def _per_item(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+def _per_item(table: pd.DataFrame, measure: str) -> pd.Series[float]:
     """Return one value per (unit, item): repeated folds of an item are averaged."""
     import pandas as pd
 
@@ -218,4 +218,4 @@ def _per_item(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     else:
         value = table["score"].astype(float)
     keys = [table["unit"].astype(str), table["item"].astype(str)]
-    return value.rename("value").to_frame().groupby(keys).mean()
+    return value.groupby(keys).mean()
