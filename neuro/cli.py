@@ -184,12 +184,15 @@ def stages(
 
     Example: neuro stages eeg-epochs
     """
-    from neuro.runner.describe import find_stage, heading, summaries
+    from neuro.runner.describe import heading, summaries
+    from neuro.runner.registry import broken, get_stage
 
     if name is None:
         console.table(("stage", "takes", "gives", "what it does"), summaries())
+        for package, why in broken().items():
+            console.complain(f"{package} can't be loaded: {why}", prefix="Warning: ")
         return
-    stage = find_stage(name)
+    stage = get_stage(name)
     console.say(heading(stage))
     _show_fields(stage.params)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from neuro.errors import InputError
-from neuro.fields import nearest
 from neuro.runner.registry import stages
 from neuro.stage import Input, Stage
 
@@ -14,22 +12,6 @@ def summaries() -> list[tuple[str, str, str, str]]:
         (name, _takes(stage), stage.returns, (stage.help.splitlines() or [""])[0])
         for name, stage in sorted(stages().items())
     ]
-
-
-def find_stage(name: str) -> Stage:
-    """Find a stage by its name.
-
-    Raises
-    ------
-    InputError
-        Where there is none, with the nearest name.
-    """
-    known = stages()
-    if name not in known:
-        raise InputError(
-            f"'{name}' is no stage; known: {', '.join(sorted(known))}.{nearest(name, known)}"
-        )
-    return known[name]
 
 
 def heading(stage: Stage) -> str:
