@@ -198,7 +198,7 @@ def stages(
 
 
 def _show_fields(model: type[Any], dashes: bool = False) -> None:
-    from neuro.fields import describe
+    from neuro.options import describe
 
     def shown(name: str) -> str:
         return f"--{name.replace('_', '-')}" if dashes else name
@@ -295,7 +295,7 @@ def _decode(encoder: Path, files: list[str], out: Path | None) -> None:
     import neuro
     from neuro import decode as decoding
     from neuro.errors import InputError
-    from neuro.fields import split_options
+    from neuro.options import split_options
 
     loaded = neuro.load(encoder)
     own = ("out", "options", "help", "debug")

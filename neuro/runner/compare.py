@@ -74,16 +74,14 @@ def find_run(run: str | Path, out: Path = Path("runs")) -> Path:
     InputError
         Where there is none, with the nearest name.
     """
-    from neuro.fields import nearest
+    from neuro.runner.document import nearest
 
     for folder in (Path(run), out / run):
         if (folder / "metrics.json").is_file():
             return folder
     shown = sorted(p.parent.name for p in out.glob("*/metrics.json")) if out.is_dir() else []
-    known = f"runs in {out}: {', '.join(shown)}." if shown else f"{out} holds no runs."
-    raise InputError(
-        f"'{run}' is no run: expected a folder with metrics.json; {known}{nearest(str(run), shown)}"
-    )
+    hint = nearest(str(run), shown) if shown else f"; there are no runs in {out}"
+    raise InputError(f"'{run}' is no run (a folder with metrics.json){hint}")
 
 
 def metrics(first: Path, second: Path) -> list[Metric]:

@@ -126,7 +126,7 @@ def test_find_run(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "runs" / "study", [0.0], None)
     assert find_run(str(folder), tmp_path) == folder
     assert find_run("study", tmp_path / "runs") == folder
-    with pytest.raises(InputError, match=r"'stdy' is no run.*Did you mean 'study'"):
+    with pytest.raises(InputError, match=r"'stdy' is no run.*did you mean 'study'"):
         find_run("stdy", tmp_path / "runs")
-    with pytest.raises(InputError, match="holds no runs"):
+    with pytest.raises(InputError, match="there are no runs in"):
         find_run("study", tmp_path / "nowhere")

@@ -6,7 +6,6 @@ says about them comes from here.
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from neuro import units
 from neuro.errors import InputError
+from neuro.runner.document import nearest
 from neuro.stage import PathKind
 
 _PATHS = {"file": "file", "files": "glob or list of files", "folder": "folder"}
@@ -188,18 +188,6 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"``, or nothing where no name is near.
-
-    Examples
-    --------
-    >>> nearest("enocder", ["encoder", "epochs"])
-    " Did you mean 'encoder'?"
-    """
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f" Did you mean '{found[0]}'?" if found else ""
-
-
 def split_options(
     tokens: list[str], model: type[BaseModel], own: Iterable[str] = ()
 ) -> tuple[list[str], BaseModel]:
@@ -243,7 +231,7 @@ def split_options(
             name, value = _option(token, rest, model, own)
             _put(values, name, value, model)
         elif token.startswith("-") and token[1:] and not Path(token).exists():
-            raise InputError(f"unknown option '{token}'; {_known(model)}")
+            raise InputError(f"unknown option '{token}'{nearest(token, model.model_fields)}")
         else:
             words.append(token)
     return words, _validated(model, values)
@@ -259,7 +247,7 @@ def _option(
         return name[3:], False
     if name not in fields:
         known = [*(f.replace("_", "-") for f in fields), *own]
-        raise InputError(f"unknown option '--{written}'; {_known(model)}{nearest(written, known)}")
+        raise InputError(f"unknown option '--{written}'{nearest(written, known)}")
     if equals:
         return name, value
     if fields[name].annotation is bool:
@@ -310,8 +298,3 @@ def _validated(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
             f"option '--{name.replace('_', '-')}': found {first.get('input')!r}, "
             f"{first['msg']}{expected}"
         ) from error
-
-
-def _known(model: type[BaseModel]) -> str:
-    names = ", ".join(f"--{name.replace('_', '-')}" for name in model.model_fields)
-    return f"this encoder's options are {names}." if names else "this encoder has no options."
