@@ -77,7 +77,7 @@ def class_hits(
     counts = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
     right = (truth == predicted).astype(float)
     hits = np.bincount(cell, right, minlength=shape[0] * shape[1]).reshape(shape)
-    return hits, counts.astype(float)
+    return hits.astype(np.float64), counts.astype(np.float64)
 
 
 def weighted_balanced_accuracy(
