@@ -113,7 +113,7 @@ def _explain(error: Exception) -> None:
         import traceback
 
         traceback.print_exc()
-    elif isinstance(error, NeuroError):
+    elif isinstance(error, NeuroError | OSError):
         complain(str(error))
     else:
         complain(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuro.errors import InputError
+from neuro.runner.fingerprint import Fingerprints
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from neuro.encoder import Encoder
 
 INDEX = "decoded.tsv"
+ENCODER_PARTS = ("config.json", "preprocessing.json", "model.safetensors")
 COMPRESSED = (".gz", ".bz2", ".xz")
 
 
@@ -45,9 +47,9 @@ class Row:
         The recording's absolute path.
     status : str
         ``"done"`` or ``"failed"``.
-    n_trials, n_in_training : int
+    n_trials, n_seen_trials : int
         Trials decoded, and how many of them the encoder was trained on.
-    subject_in_training : bool
+    seen_subject : bool
         Whether the encoder was trained on other trials of a subject of this recording.
     digest, encoder, options : str
         Content of the recording, of the encoder, and the options: all must agree for a skip.
@@ -59,8 +61,8 @@ class Row:
     source: str
     status: str
     n_trials: int = 0
-    n_in_training: int = 0
-    subject_in_training: bool = False
+    n_seen_trials: int = 0
+    seen_subject: bool = False
     digest: str = ""
     encoder: str = ""
     options: str = "{}"
@@ -112,34 +114,72 @@ def decode(
     make_folder(out)
     try:
         with FileLock(out / ".decoded.lock", timeout=0):
-            return _decode_all(encoder, files, out, options, identity, told)
+            job = _Job(encoder, out, options, identity)
+            return [job.one(path, told) for path in files]
     except Timeout as error:
         raise InputError(
             f"another `neuro decode` is writing to {out}; name another --out"
         ) from error
 
 
-def _decode_all(
-    encoder: Encoder,
-    files: Sequence[Path],
-    out: Path,
-    options: BaseModel,
-    identity: str,
-    told: Callable[[Outcome], None],
-) -> list[Outcome]:
-    index = read_index(out)
-    text = json.dumps(options.model_dump(mode="json"), sort_keys=True)
-    outcomes: list[Outcome] = []
-    for path in files:
-        asked = Row("", str(path.absolute()), "failed", encoder=identity, options=text)
-        taken = {outcome.row.name for outcome in outcomes}
-        outcome = _decode_one(encoder, path, out, options, asked, index, taken)
-        index[outcome.row.name] = outcome.row
-        if not outcome.skipped:
-            write_index(out, index)
+class _Job:
+    """One call of `decode`: the index as it grows, and the names this call has given."""
+
+    def __init__(self, encoder: Encoder, out: Path, options: BaseModel, identity: str) -> None:
+        self.encoder, self.out, self.options = encoder, out, options
+        text = json.dumps(options.model_dump(mode="json"), sort_keys=True)
+        self.blank = Row("", "", "failed", encoder=identity, options=text)
+        self.index = read_index(out)
+        self.prints = Fingerprints(out / ".fingerprints.json")
+        self.taken: set[str] = set()
+
+    def one(self, path: Path, told: Callable[[Outcome], None]) -> Outcome:
+        outcome = self._outcome(path, replace(self.blank, source=str(path.absolute())))
+        self.taken.add(outcome.row.name)
+        if self.index.get(outcome.row.name) != outcome.row:
+            self.index[outcome.row.name] = outcome.row
+            write_index(self.out, self.index)
+        self.prints.save()
         told(outcome)
-        outcomes.append(outcome)
-    return outcomes
+        return outcome
+
+    def _outcome(self, path: Path, asked: Row) -> Outcome:
+        try:
+            digest = content_digest([path, *companions(self.encoder, path)], self.prints)
+            asked = self._named(replace(asked, digest=digest))
+            held = self.index.get(asked.name)
+            if held is not None and self._stands(held, asked):
+                return Outcome(replace(held, source=asked.source), skipped=True)
+            result = self.encoder.decode(path, self.options)
+            write_result(result, self.out, asked.name)
+        except Exception as error:  # one bad file must not lose the night's work
+            asked = asked if asked.name else self._named(asked)
+            self._remove(asked.name)  # else an older result would pass for this one's
+            return Outcome(replace(asked, error=one_line(error)))
+        return Outcome(replace(asked, status="done", **_counts(result)))
+
+    def _named(self, asked: Row) -> Row:
+        """Name it after the file; two files of one name get their folder's name before it."""
+        path = Path(asked.source)
+        longer = f"{path.parent.name}_{stem(path)}"
+        numbered = (f"{longer}-{number}" for number in itertools.count(2))
+        names = itertools.chain((stem(path), longer), numbered)
+        return replace(asked, name=next(name for name in names if self._is_free(name, asked)))
+
+    def _is_free(self, name: str, asked: Row) -> bool:
+        held = self.index.get(name)
+        if name in self.taken or held is None:
+            return name not in self.taken
+        return held.source == asked.source or (asked.digest != "" and held.digest == asked.digest)
+
+    def _stands(self, held: Row, asked: Row) -> bool:
+        same = all(getattr(held, k) == getattr(asked, k) for k in ("digest", "encoder", "options"))
+        there = all((self.out / f"{asked.name}{end}").exists() for end in (".zarr", ".tsv"))
+        return held.status == "done" and same and there
+
+    def _remove(self, name: str) -> None:
+        shutil.rmtree(self.out / f"{name}.zarr", ignore_errors=True)
+        (self.out / f"{name}.tsv").unlink(missing_ok=True)
 
 
 def companions(encoder: Encoder, path: Path) -> list[Path]:
@@ -151,18 +191,6 @@ def companions(encoder: Encoder, path: Path) -> list[Path]:
     return [Path(item) for item in known(path)] if callable(known) else []
 
 
-def _named(asked: Row, index: dict[str, Row], taken: set[str]) -> Row:
-    """Name the result after the file; two files of one name get their folder's name before it."""
-    path = Path(asked.source)
-    longer = f"{path.parent.name}_{stem(path)}"
-    numbered = (f"{longer}-{number}" for number in itertools.count(2))
-    for name in itertools.chain((stem(path), longer), numbered):
-        held = index.get(name)
-        if name not in taken and (held is None or _same_recording(held, asked)):
-            return replace(asked, name=name)
-    raise AssertionError  # the numbers don't end
-
-
 def stem(path: Path) -> str:
     """Return a file's name without its suffix, and without the two of ``scan.nii.gz``."""
     name = path.name
@@ -171,71 +199,34 @@ def stem(path: Path) -> str:
     return Path(name).stem
 
 
-def _same_recording(held: Row, asked: Row) -> bool:
-    return held.source == asked.source or (asked.digest != "" and held.digest == asked.digest)
-
-
-def _decode_one(
-    encoder: Encoder,
-    path: Path,
-    out: Path,
-    options: BaseModel,
-    asked: Row,
-    index: dict[str, Row],
-    taken: set[str],
-) -> Outcome:
-    try:
-        digest = content_digest([path, *companions(encoder, path)])
-        asked = _named(replace(asked, digest=digest), index, taken)
-        held = index.get(asked.name)
-        if held is not None and _stands(held, asked, out):
-            return Outcome(replace(held, source=asked.source), skipped=True)
-        result = encoder.decode(path, options)
-        write_result(result, out, asked.name)
-    except Exception as error:  # one bad file must not lose the night's work
-        asked = asked if asked.name else _named(asked, index, taken)
-        _remove(out, asked.name)  # else an older result would pass for this one's
-        return Outcome(replace(asked, error=one_line(error)))
-    return Outcome(replace(asked, status="done", **_counts(result)))
-
-
-def _remove(out: Path, name: str) -> None:
-    shutil.rmtree(out / f"{name}.zarr", ignore_errors=True)
-    (out / f"{name}.tsv").unlink(missing_ok=True)
-
-
-def _stands(held: Row, asked: Row, out: Path) -> bool:
-    same = all(getattr(held, k) == getattr(asked, k) for k in ("digest", "encoder", "options"))
-    return (
-        held.status == "done"
-        and same
-        and all((out / f"{asked.name}{end}").exists() for end in (".zarr", ".tsv"))
-    )
-
-
 def _counts(result: xr.Dataset) -> dict[str, Any]:
-    trial = result.coords.get("trial_in_training")
-    subject = result.coords.get("subject_in_training")
+    trial, subject = result.coords.get("seen_trial"), result.coords.get("seen_subject")
     return {
         "n_trials": int(result.sizes["trial"]),
-        "n_in_training": 0 if trial is None else int(trial.values.sum()),
-        "subject_in_training": False if subject is None else bool(subject.values.any()),
+        "n_seen_trials": 0 if trial is None else int(trial.values.sum()),
+        "seen_subject": False if subject is None else bool(subject.values.any()),
     }
 
 
 def complaints(outcomes: Sequence[Outcome]) -> list[str]:
     """Say in lines which recordings failed, and which the encoder knows from its training."""
     rows = [outcome.row for outcome in outcomes]
-    lines = [f"Error: {row.source}: {row.error}" for row in rows if row.status == "failed"]
+    lines = [f"Error: {_naming(row)}" for row in rows if row.status == "failed"]
     for row in rows:
-        if row.n_in_training:
+        if row.n_seen_trials:
             lines.append(
-                f"Warning: {row.source}: the encoder was trained on {row.n_in_training} of its "
+                f"Warning: {row.source}: the encoder was trained on {row.n_seen_trials} of its "
                 f"{row.n_trials} trials, so what it says about them is no test"
             )
-        elif row.subject_in_training:
+        elif row.seen_subject:
             lines.append(f"Warning: {row.source}: the encoder was trained on a subject in it")
     return lines
+
+
+def _naming(row: Row) -> str:
+    """Put the file before its error, unless the error names it already."""
+    named = Path(row.source).name in row.error
+    return row.error if named else f"{row.source}: {row.error}"
 
 
 def summary(outcomes: Sequence[Outcome], out: Path) -> str:
@@ -336,22 +327,16 @@ def _glob(pattern: str) -> list[str]:
     return sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
 
 
-def content_digest(paths: Iterable[Path]) -> str:
-    """Hash the content of files (and of every file in a folder), names included, places not."""
-    total = hashlib.sha256()
-    for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in inside:
-            total.update(str(file.relative_to(path.parent)).encode())
-            with file.open("rb") as stream:
-                total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()[:32]
+def content_digest(paths: Iterable[Path], prints: Fingerprints) -> str:
+    """Hash files (or folders) by name and content; where they lie makes no difference."""
+    parts = [f"{path.name}\0{prints.of(path)}" for path in paths]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def folder_digest(folder: Path) -> str:
     """Hash an encoder's folder: another model decodes anew. The model card does not count."""
-    parts = ("config.json", "preprocessing.json", "model.safetensors")
-    return content_digest(Path(folder) / name for name in parts if (Path(folder) / name).exists())
+    parts = [Path(folder) / name for name in ENCODER_PARTS]
+    return content_digest([part for part in parts if part.exists()], Fingerprints(None))
 
 
 def make_folder(out: Path) -> None:
@@ -385,8 +370,8 @@ def read_index(out: Path) -> dict[str, Row]:
 def _row(line: dict[str, str]) -> Row:
     values: dict[str, Any] = dict(line)
     values["n_trials"] = int(line["n_trials"])
-    values["n_in_training"] = int(line["n_in_training"])
-    values["subject_in_training"] = line["subject_in_training"] == "True"
+    values["n_seen_trials"] = int(line["n_seen_trials"])
+    values["seen_subject"] = line["seen_subject"] == "True"
     return Row(**values)
 
 

@@ -28,6 +28,7 @@ from neuro.decode import (
     to_table,
 )
 from neuro.errors import DataError, InputError
+from neuro.runner.fingerprint import Fingerprints
 
 
 class Options(BaseModel):
@@ -61,8 +62,8 @@ class Doubler:
             coords={
                 "subject": ("trial", ["s1"] * len(x)),
                 "latent": ["z0", "z1"],
-                "trial_in_training": ("trial", known),
-                "subject_in_training": ("trial", np.full(len(x), known.any())),
+                "seen_trial": ("trial", known),
+                "seen_subject": ("trial", np.full(len(x), known.any())),
             },
         )
 
@@ -92,8 +93,8 @@ def test_one_result_per_recording(tmp_path: Path) -> None:
     assert list(table) == [
         "trial",
         "subject",
-        "trial_in_training",
-        "subject_in_training",
+        "seen_trial",
+        "seen_subject",
         "z0",
         "z1",
     ]
@@ -194,11 +195,11 @@ def test_a_moved_file_is_not_decoded_again(tmp_path: Path) -> None:
 def test_what_the_encoder_was_trained_on_is_flagged(tmp_path: Path) -> None:
     files = [write(tmp_path / "a.txt"), write(tmp_path / "b.txt", "9")]
     outcomes = run(Doubler(trained_on=(1.0, 2.0)), files, tmp_path / "out")
-    assert [o.row.n_in_training for o in outcomes] == [2, 0]
+    assert [o.row.n_seen_trials for o in outcomes] == [2, 0]
     (warning,) = complaints(outcomes)
     assert "trained on 2 of its 3 trials" in warning
     (again, _) = run(Doubler(), files, tmp_path / "out")
-    assert again.row.n_in_training == 2
+    assert again.row.n_seen_trials == 2
 
 
 def test_a_file_that_can_not_be_read_is_reported(tmp_path: Path) -> None:
@@ -281,13 +282,16 @@ def test_stem(name: str, expected: str) -> None:
 
 
 def test_content_digest(tmp_path: Path) -> None:
+    def digest(path: Path) -> str:
+        return content_digest([path], Fingerprints(None))
+
     one, two = write(tmp_path / "x/a.txt"), write(tmp_path / "y/a.txt")
-    assert content_digest([one]) == content_digest([two])
+    assert digest(one) == digest(two)
     write(two, "other")
-    assert content_digest([one]) != content_digest([two])
-    before = content_digest([tmp_path / "x"])
+    assert digest(one) != digest(two)
+    before = digest(tmp_path / "x")
     write(tmp_path / "x/more.txt")
-    assert content_digest([tmp_path / "x"]) != before
+    assert digest(tmp_path / "x") != before
 
 
 def test_folder_digest_leaves_the_model_card_out(tmp_path: Path) -> None:
