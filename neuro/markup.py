@@ -18,6 +18,7 @@ from typing import Any
 from neuro.blocks import Block, Figure, Html, Table, Text, Warning, render_figure
 
 EMPTY = "–"
+NBSP = "\u00a0"
 MAX_ROWS = 200
 MIME = {".png": "image/png", ".svg": "image/svg+xml"}
 
@@ -34,7 +35,7 @@ STYLE = """
 .neuro-table th {vertical-align: bottom; white-space: nowrap;}
 .neuro-table td, .neuro-table th {padding: .2rem .8rem .2rem .3rem;}
 .neuro-table td.number, .neuro-table th.number {text-align: right;}
-.neuro-table td.text {overflow-wrap: anywhere; max-width: 40rem; min-width: 4rem;}
+.neuro-table td.text {overflow-wrap: break-word; max-width: 40rem;}
 .neuro-caption, figcaption {color: #555; font-size: .9rem; max-width: 60rem; margin: .2rem 0;}
 .neuro-figure {margin: 0 0 1.2rem 0;}
 .neuro-figure img {max-width: 100%; height: auto;}
@@ -205,10 +206,17 @@ def metrics_html(metrics: Mapping[str, Mapping[str, Any]], caption: str = "") ->
     ranges = _ranges(metrics)
     rows = [_metric_row(name, m, ranges[_quantity(name)]) for name, m in metrics.items()]
     shown = [c for c in _COLUMNS if c in ("metric", "value") or any(r[c] for r in rows)]
-    return table_html([{c: row[c] for c in shown} for row in rows], caption, raw=["strip"])
+    return table_html([{c: row[c] for c in shown} for row in rows], caption, raw=[""])
 
 
-_COLUMNS = ("metric", "value", "interval", "unit", "strip", "baseline", "chance", "n", "p")
+_COLUMNS = (
+    *("metric", "value", "95 % interval", "unit", "", "baseline", "chance"),
+    *("n", "p", "p corrected"),
+)
+
+
+def _given(value: float | None) -> str:
+    return "" if value is None else number(value)
 
 
 def _metric_row(
@@ -217,22 +225,19 @@ def _metric_row(
     get = metric.get
     interval = ""
     if get("low") is not None and get("high") is not None:
-        interval = f"{number(get('low'))} … {number(get('high'))}"
-    p, corrected = get("p"), get("p_corrected")
-    shown_p = number(p) if p is not None else ""
-    if corrected is not None:
-        shown_p += f" (corrected {number(corrected)})"
-    n = f"{number(get('n'))} {get('n_unit') or ''}".strip() if get("n") is not None else ""
+        interval = f"{number(get('low'))}{NBSP}…{NBSP}{number(get('high'))}"
+    n = f"{number(get('n'))}{NBSP}{get('n_unit') or ''}".strip() if get("n") is not None else ""
     return {
         "metric": name,
         "value": number(get("value")),
-        "interval": interval,
+        "95 % interval": interval,
         "unit": get("unit") or "",
-        "strip": _strip(metric, range_),
-        "baseline": number(get("baseline")) if get("baseline") is not None else "",
-        "chance": number(get("chance")) if get("chance") is not None else "",
+        "": _strip(metric, range_),
+        "baseline": _given(get("baseline")),
+        "chance": _given(get("chance")),
         "n": n,
-        "p": shown_p.strip(),
+        "p": _given(get("p")),
+        "p corrected": _given(get("p_corrected")),
     }
 
 
