@@ -1,0 +1,112 @@
+"""Sentences of the methods paragraph, written from what was actually run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Sentence = tuple[str, tuple[str, ...]]  # the text, and the keys of `neuro.bibtex` it cites
+
+
+def preprocessing(data: xr.Dataset) -> list[Sentence]:
+    """Describe how the trials were made, from the record that they carry.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        Trials with the attribute ``preprocessing``.
+
+    Returns
+    -------
+    list of (str, tuple of str)
+        Sentences with their citation keys.
+    """
+    subjects = len(set(data["subject"].values.tolist()))
+    said: list[Sentence] = [
+        (
+            f"{data.sizes['trial']:,} trials of {subjects} subjects "
+            f"({data.sizes['channel']} channels, {data.attrs['sfreq']:g} Hz) were used.",
+            (),
+        )
+    ]
+    record = json.loads(data.attrs.get("preprocessing") or "{}")
+    steps = record.get("steps", {})
+    texts = [
+        text.format(v=_shown(steps[key]))
+        for key, text in _DONE.items()
+        if steps.get(key) not in (None, False, [])
+    ]
+    if texts:
+        said.append((f"With MNE-Python, {_listed(texts)}.", ("mne",)))
+    if steps.get("autoreject"):
+        said.append(("Rejection thresholds were found by autoreject.", ("autoreject",)))
+    return said
+
+
+_DONE = {
+    "bads": "channels {v} were marked as bad",
+    "lof": "bad channels were found by the local outlier factor (threshold {v})",
+    "notch": "line noise was removed at {v} Hz",
+    "l_freq": "the signal was high-pass filtered at {v} Hz",
+    "h_freq": "the signal was low-pass filtered at {v} Hz",
+    "ica": "independent components of eyes, heart and muscles were removed",
+    "regress_eog": "EOG activity was regressed out",
+    "reference": "the signal was re-referenced ({v})",
+    "decim": "every {v}th sample was kept",
+    "resample": "trials were sampled at {v} Hz",
+    "reject": "trials beyond a peak-to-peak amplitude of {v} V were dropped",
+    "flat": "trials below a peak-to-peak amplitude of {v} V were dropped",
+}
+
+
+def training(encoder: Any) -> list[Sentence]:
+    """Describe the encoder and its training."""
+    kind = "beta-VAE" if encoder.beta else "autoencoder"
+    on = {
+        "single": "single trials",
+        "erp": "ERPs",
+        "bootstrap": f"averages of 1 to {encoder.n_average} random trials of a subject's condition",
+        "single-to-erp": "single trials, with the subject's ERP without that trial as the target",
+    }[encoder.train_on]
+    text = (
+        f"A {kind} ({encoder.network} network, {encoder.n_latents} latents, beta = "
+        f"{encoder.beta:g} in per-sample units) was trained on {on} for at most "
+        f"{encoder.max_epochs} epochs."
+    )
+    counts = encoder.counts_
+    kept = (
+        f"{counts['kl_active']} latents had a KL above 0.01; by their posterior variance "
+        f"{counts['active']} were active, {counts['mixed']} mixed and {counts['passive']} passive."
+    )
+    return [
+        (text, ("higgins2017", "kingma2014", "pytorch", "lightning")),
+        (kept, ("bonheme2021",)),
+    ]
+
+
+def evaluation(n_subjects: int, n_folds: int, n_shuffles: int, n_boot: int) -> list[Sentence]:
+    """Describe the cross-validation."""
+    return [
+        (
+            f"The encoder and all statistics were refitted in each of {n_folds} folds over "
+            f"{n_subjects} subjects; every subject was held out once. Intervals are 95 % "
+            f"bootstrap intervals over subjects ({n_boot} samples), p-values come from "
+            f"{n_shuffles} label shuffles and are corrected over labels after Holm.",
+            ("sklearn",),
+        )
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v:g}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(v) for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _listed(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
