@@ -172,7 +172,8 @@ def check(workflow: Workflow, sets: Sets = None) -> None:
     from neuro.runner.schema import load_workflow
 
     loaded = load_workflow(workflow, sets=sets or [])
-    console.say(f"{workflow}: ok, {len(loaded.stages)} stages")
+    count = len(loaded.nodes)
+    console.say(f"{workflow}: ok, {count} stage{'s' if count > 1 else ''}")
 
 
 @app.command()
@@ -419,6 +420,68 @@ def _show_differences(found: list[Any]) -> None:
     headers = ("target", "measure", "second - first", "95 % interval", "p", "units", "items")
     console.say("")
     console.table(headers, rows, title="Paired differences", numbers=headers[2:])
+
+
+@app.command()
+@guarded
+def clean(
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE", help="Results of this stage (as in `use:`); repeatable."),
+    ] = None,
+    unused: Annotated[bool, typer.Option("--unused", help="What no run folder shows.")] = False,
+    older: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Older than 30d, 12h, 2w.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Remove; without it, only say what would go.")
+    ] = False,
+    cache: Cache = None,
+    out: Out = RUNS,
+) -> None:
+    """List what lies in the cache, and with --yes remove what the other options choose.
+
+    Conditions add up: --unused --older 30d means both. Run folders keep their reports, metrics
+    and encoders; their links to removed datasets end nowhere.
+
+    Example: neuro clean --unused --older 30d --yes
+    """
+    from neuro.runner import clean as cleaning
+    from neuro.runner.store import Store
+
+    store = Store(_cache(cache, out))
+    found = cleaning.entries(store, out)
+    chosen = cleaning.select(
+        found, stages=stage or [], unused=unused, older=older, everything=everything
+    )
+    asked = bool(stage or unused or older or everything)
+    rows = cleaning.by_stage(chosen if asked else found)
+    console.table(
+        ("stage", "results", "size", "in no run", "newest"),
+        [
+            (r[0], r[1], console.size(r[2]), console.size(r[3]), f"{r[4]:%Y-%m-%d %H:%M}")
+            for r in rows
+        ],
+        numbers=("results", "size", "in no run"),
+    )
+    _clean(store, chosen if asked else found, asked, yes)
+
+
+def _clean(store: Any, listed: list[Any], asked: bool, yes: bool) -> None:
+    from neuro.errors import InputError
+    from neuro.runner.clean import remove
+
+    total = console.size(sum(entry.n_bytes for entry in listed))
+    if not asked:
+        if yes:
+            raise InputError("say what to remove: --unused, --stage NAME, --older AGE or --all")
+        console.say(f"{store.cache}: {total} in all")
+    elif not yes:
+        console.say(f"{len(listed)} results, {total}, would be removed; add --yes to do it")
+    else:
+        freed = remove(store, listed)
+        console.say(f"{len(listed)} results removed, {console.size(freed)} freed")
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def hidden_by(point: metadata.EntryPoint) -> Finding | None:
 
 
 def _loaded(group: str, point: metadata.EntryPoint) -> Finding:
-    kind = group.removeprefix("neuro.")
+    kind = "stages" if group == GROUPS[0] else "encoder"
     origin = point.dist.name if point.dist is not None else "unknown"
     try:
         point.load()
