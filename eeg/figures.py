@@ -81,7 +81,7 @@ def drops_figure(
         axes.barh(np.arange(len(chosen)), counts[chosen], left=left, color=shade, label=reason)
         left += counts[chosen]
     axes.set_yticks(np.arange(len(chosen)), [recordings[i] for i in chosen])
-    axes.invert_yaxis()
+    axes.set_ylim(len(chosen) - 0.5, -0.5)
     more = f" ({MAX_BARS} of {len(kept)} recordings)" if len(kept) > MAX_BARS else ""
     tidy(axes, "epochs", "", f"Epochs kept and dropped{more}")
     _legend_beside(axes)
@@ -398,6 +398,7 @@ def intervals_figure(
     marks: Mapping[str, Mapping[str, float]] | None = None,
     bands: Mapping[str, tuple[float, float]] | None = None,
     highlight: Sequence[str] = (),
+    log: Sequence[str] = (),
 ) -> Figure:
     """Draw values with intervals, one panel per quantity and one row per method.
 
@@ -412,28 +413,29 @@ def intervals_figure(
         Panel title to (low, high): a shaded band (shuffled labels).
     highlight : sequence of str
         Methods drawn in the second colour.
+    log : sequence of str
+        Titles of the panels with a logarithmic axis (ratios).
     """
     methods = list(dict.fromkeys(name for panel in panels.values() for name in panel))
-    figure = new_figure(2.9 * len(panels) + 1.4, 0.3 * len(methods) + 1.5)
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for axes, (title, panel) in zip(grid, panels.items(), strict=True):
+    n_columns = max(1, min(4, len(panels)))
+    n_rows = max(1, -(-len(panels) // n_columns))
+    figure = new_figure(2.9 * n_columns + 1.4, n_rows * (0.3 * len(methods) + 1.5))
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, panel) in zip(grid, panels.items(), strict=False):
         for row, name in enumerate(methods):
             _point(axes, row, panel.get(name, {}), COLOURS[1] if name in highlight else COLOURS[0])
         if bands and title in bands:
             axes.axvspan(*bands[title], color="#dddddd", lw=0, zorder=0, label="shuffled, 95 %")
         for i, (label, value) in enumerate((marks or {}).get(title, {}).items()):
-            style = ("--", ":", "-.")[i % 3]
-            axes.axvline(value, color="#555555", lw=1, ls=style, label=label, zorder=1)
+            axes.axvline(value, color="black", lw=1, ls=("--", ":", "-.")[i % 3], label=label)
+        if title in log:
+            axes.set_xscale("log")
         axes.set_yticks(np.arange(len(methods)), [name.replace("_", " ") for name in methods])
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.grid(axis="x", color="#eeeeee", zorder=0)
-        tidy(axes, "", "", title)
-        handles, names = axes.get_legend_handles_labels()
-        if handles:
-            axes.legend(
-                handles, names, fontsize=7, frameon=False, loc="upper center",
-                bbox_to_anchor=(0.5, -0.1), ncols=2,
-            )  # fmt: skip
+        _legend_below(tidy(axes, "", "", title))
     return figure
 
 
@@ -446,6 +448,12 @@ def _point(axes: Axes, row: int, estimate: Mapping[str, Any], colour: str) -> No
     if low is not None and high is not None:
         axes.plot([low, high], [row, row], color=colour, lw=2, zorder=2)
     axes.plot([value], [row], "o", color=colour, ms=5, zorder=3)
+
+
+def _legend_below(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncols": 2}
+        axes.legend(fontsize=7, frameon=False, **place)
 
 
 def _legend_beside(axes: Axes) -> None:

@@ -360,7 +360,9 @@ def recovery_blocks(
         if ceiling is not None:
             marks.setdefault(titles[number], {})["ceiling"] = ceiling
     panels = {title: panel for title, panel in panels.items() if panel}
-    figure = figures.intervals_figure(panels, marks=marks, highlight=[highlight])
+    figure = figures.intervals_figure(
+        panels, marks=marks, highlight=[highlight], log=[titles["mse_ratio"]]
+    )
     caption = (
         "One trial (or a few) against the ERP of the same held-out subject. Residual: after the "
         "training grand average was subtracted; plain r rewards a model that always answers with "

@@ -226,7 +226,6 @@ def _metric_row(
     interval = ""
     if get("low") is not None and get("high") is not None:
         interval = f"{number(get('low'))}{NBSP}…{NBSP}{number(get('high'))}"
-    n = f"{number(get('n'))}{NBSP}{get('n_unit') or ''}".strip() if get("n") is not None else ""
     return {
         "metric": name,
         "value": number(get("value")),
@@ -235,10 +234,17 @@ def _metric_row(
         "": _strip(metric, range_),
         "baseline": _given(get("baseline")),
         "chance": _given(get("chance")),
-        "n": n,
+        "n": _units(get("n"), get("n_unit")),
         "p": _given(get("p")),
         "p corrected": _given(get("p_corrected")),
     }
+
+
+def _units(n: int | None, unit: str | None) -> str:
+    if n is None or not unit:
+        return _given(n)
+    plural = "" if n == 1 or unit.endswith("s") else "s"
+    return f"{number(n)}{NBSP}{unit}{plural}"
 
 
 def _quantity(name: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from neuro.markup import (
     text_html,
 )
 
-HEADLINES = 12
+HEADLINES = 16
 
 
 @dataclass
@@ -100,15 +101,18 @@ def _summary(content: Content) -> str:
 
 
 def _headline(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Choose what stands beside a chance level or a baseline; else the first ones."""
+    """Choose a few of every quantity, first what stands beside a chance level or a baseline."""
 
-    def weight(name: str) -> int:
-        given = metrics[name].get
-        return -sum(given(f) is not None for f in ("low", "baseline", "chance"))
+    def lacking(name: str) -> int:
+        return sum(metrics[name].get(f) is None for f in ("low", "baseline", "chance"))
 
+    quantities: dict[tuple[str, str], list[str]] = {}
     known = [name for name, metric in metrics.items() if metric.get("value") is not None]
-    best = set(sorted(known, key=weight)[:HEADLINES])  # sorted is stable: ties keep their order
-    return {name: metrics[name] for name in known if name in best}
+    for name in sorted(known, key=lambda name: (lacking(name), name.count("."))):
+        quantities.setdefault((name.partition(".")[0], name.rpartition(".")[2]), []).append(name)
+    turns = zip_longest(*quantities.values())  # one of each quantity, then the next of each
+    chosen = [name for turn in turns for name in turn if name is not None][:HEADLINES]
+    return {name: metrics[name] for name in known if name in chosen}
 
 
 def _stage_row(stage: StageReport) -> dict[str, str]:
@@ -183,8 +187,8 @@ def _sentence(sentence: str, keys: Sequence[str], order: Sequence[str]) -> str:
     if not keys:
         return escape(sentence)
     numbers = ", ".join(str(n) for n in sorted(order.index(key) + 1 for key in keys))
-    stem = sentence.removesuffix(".")
-    return escape(f"{stem} [{numbers}]{'.' if stem != sentence else ''}")
+    stem = sentence if sentence.endswith(" al.") else sentence.removesuffix(".")
+    return escape(f"{stem} [{numbers}]{'.' if sentence.endswith('.') else ''}")
 
 
 def _is_entry(key: str) -> bool:
