@@ -147,8 +147,11 @@ def _jsonable(value: Any, name: str) -> Any:
 
 
 def _encoding(variable: xr.DataArray) -> dict[str, Any]:
+    from numcodecs import Zstd
+
     shape = [max(n, 1) for n in variable.shape]
-    encoding: dict[str, Any] = {}
+    # Zarr's default, Blosc, decodes a truncated chunk into garbage; this one carries a checksum.
+    encoding: dict[str, Any] = {"compressors": (Zstd(level=1, checksum=True),)}
     if variable.ndim > 1 and variable.dims[0] == "trial":
         row = int(np.prod(shape[1:])) * variable.dtype.itemsize
         shape[0] = int(np.clip(_CHUNK_BYTES // max(row, 1), 1, shape[0]))

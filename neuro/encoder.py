@@ -70,6 +70,25 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Hashes of the subjects, sessions and trials of the training data.
     n_features_in_ : int
         Size of the input's second axis as given.
+
+    Examples
+    --------
+    >>> class Peak(Encoder):
+    ...     n_latents = 1
+    ...     def fit(self, X, y=None, **coords):
+    ...         self.start_fit(X, **coords)
+    ...         return self
+    ...     def transform(self, X):
+    ...         X = self.as_input(X)
+    ...         return self.wrap(self.check_input(X).max(axis=(1, 2))[:, None], X)
+    >>> X = xr.DataArray(np.eye(3).reshape(3, 1, 3), dims=("trial", "channel", "time"),
+    ...                  coords={"subject": ("trial", ["a", "a", "b"])}, attrs={"sfreq": 100.0})
+    >>> peak = Peak().fit(X[:2])
+    >>> peak.transform(X).sizes["latent"], peak.seen(X).subjects.tolist()
+    (1, [True, True, False])
+    >>> peak.transform(X.assign_attrs(sfreq=128.0))
+    Traceback (most recent call last):
+    neuro.errors.ContractError: sfreq is 128.0 Hz, expected 100.0 Hz; resample the recording first
     """
 
     name: ClassVar[str] = ""
@@ -219,7 +238,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         Dataset
-            ``latent (trial, latent)`` with the trials' coordinates and ``seen_trial``,
+            ``codes (trial, latent)`` with the trials' coordinates and ``seen_trial``,
             ``seen_subject``: True where the encoder was trained on it.
         """
         options = options or self.DecodeOptions()
@@ -229,7 +248,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             seen_trial=("trial", seen.trials), seen_subject=("trial", seen.subjects)
         )
         attrs = {"kind": "codes", "encoder": self.name, "source": Path(path).name}
-        return codes.to_dataset(name="latent").assign_attrs(attrs)
+        return codes.to_dataset(name="codes").assign_attrs(attrs)
 
     def save(self, folder: str | Path, card: str | None = None) -> None:
         """Save as a folder: JSON and safetensors, no code and no pickle.
@@ -265,6 +284,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _labelled(self, X: Any, *, reset: bool) -> xr.DataArray:
         """Return the input as a checked DataArray with the axes of `dims`."""
         if not isinstance(X, xr.DataArray):
+            X = X if reset else self._as_at_fit(X)
             plain = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
             return label_axes(plain, self.dims)
         if X.dims[:1] != ("trial",):
@@ -279,6 +299,17 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if reset:
             self.n_features_in_ = X.shape[1]
             self.__dict__.pop("feature_names_in_", None)
+        return X
+
+    def _as_at_fit(self, X: Any) -> Any:
+        """Give one channel the number of axes it had at fit, so that its features count alike."""
+        if not isinstance(X, np.ndarray) or self.contract_.shape[0] != 1:
+            return X
+        flat_at_fit = self.n_features_in_ == self.contract_.shape[-1]
+        if flat_at_fit and X.ndim == len(self.dims) and X.shape[1] == 1:
+            return X[:, 0]
+        if not flat_at_fit and X.ndim == len(self.dims) - 1:
+            return X[:, None]
         return X
 
 
@@ -371,6 +402,12 @@ def load(folder: str | Path) -> Encoder:
     ------
     ContractError
         Where the folder is no encoder, was damaged or changed, or no installed package knows it.
+
+    Examples
+    --------
+    >>> load("no/such/encoder")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    neuro.errors.ContractError: no/such/encoder: no such encoder folder; ...
     """
     folder = Path(folder)
     config, arrays, preprocessing = read_encoder(folder)

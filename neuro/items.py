@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuro.errors import InputError
 
+_HELD_BYTES = 1 << 30
 _NOT_CONTENT = ("path",)  # where a file lies says nothing about what is in it
 
 
@@ -44,8 +45,9 @@ def item_digests(data: xr.Dataset) -> list[tuple[str, str]]:
         if name in _NOT_CONTENT:
             continue
         if "trial" in variable.dims:
-            # Small columns are read once; signals stay on disk until their item is digested.
-            own[name] = variable.load() if variable.ndim == 1 else variable
+            # Read once what fits; larger signals stay on disk until their item is digested.
+            held = variable.nbytes <= _HELD_BYTES
+            own[name] = xr.Variable(variable.dims, variable.values) if held else variable
         else:
             _feed(shared, name, variable)
     return [

@@ -100,6 +100,11 @@ def _stratified(
     # Several small folds make up the test part, so that its share can be close to test_size.
     n_folds = int(np.clip(rarest, 2, 10))
     n_test = min(max(round(test_size * n_folds), 1), n_folds - 1)
+    if np.unique(labels, return_counts=True)[1].max() < n_folds:
+        raise InputError(
+            f"can't stratify {len(labels)} trials by {len(set(pairs[0].tolist()))} labels that "
+            "occur once each; leave `stratify` out or join labels"
+        )
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     folds = [test for _, test in splitter.split(groups, labels, groups)][:n_test]
     test = np.sort(np.concatenate(folds))
