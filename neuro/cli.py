@@ -154,9 +154,12 @@ def plan(
 
     loaded = load_workflow(workflow, sets=sets or [])
     made = make_plan(loaded, Store(_cache(cache, out)), until=until, force=force or [])
-    rows = [(step.name, step.stage, step.status, step.reason) for step in made.steps]
+    rows = [
+        (step.name, step.stage, step.status, f"{step.n_missing} of {step.n_tasks}", step.reason)
+        for step in made.steps
+    ]
     console.table(
-        ("stage", "use", "status", "reason"),
+        ("stage", "use", "status", "to compute", "reason"),
         rows,
         styles=lambda row: "dim" if row[2] == "cached" else None,
     )

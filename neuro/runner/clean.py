@@ -153,7 +153,8 @@ def seconds(age: str) -> float:
 def remove(store: Store, chosen: Iterable[Entry]) -> int:
     """Remove results, each under its lock, and return the bytes freed.
 
-    What another process is just computing stays. How often test splits have been scored is kept: it stays true when the results are gone.
+    What another process is just computing stays. How often test splits have been scored is
+    kept: it stays true when the results are gone.
 
     Raises
     ------

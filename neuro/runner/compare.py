@@ -114,7 +114,7 @@ def differences(
 
     What is compared follows from the target's rows. Without a truth the score is itself the
     result (a correlation, an error). A truth in words is compared with a predicted class
-    (accuracy), or the score is taken as the probability of the truth. Of a numeric truth the
+    (accuracy); beside a number for a score, that number is the probability given to the truth. Of a numeric truth the
     absolute error counts, negated, so that more is better.
 
     Parameters
@@ -176,9 +176,11 @@ def _predictions(folder: Path) -> pd.DataFrame:
 def _difference(
     target: str, one: pd.DataFrame, two: pd.DataFrame, n_boot: int, random_state: int
 ) -> Difference:
+    import pandas as pd
+
     from neuro.validation import paired_difference
 
-    measure = _measure(one)
+    measure = _measure(pd.concat([one, two]))
     sides = [_per_item(table, measure) for table in (one, two)]
     both = sides[0].to_frame("first").join(sides[1].to_frame("second"), how="inner")
     unpaired = len(sides[0]) + len(sides[1]) - 2 * len(both)
@@ -196,13 +198,25 @@ def _difference(
 def _measure(table: pd.DataFrame) -> str:
     import pandas as pd
 
-    truth = table["truth"].replace("", None)
-    if truth.isna().all():
+    truth = table["truth"].replace("", None).dropna()
+    if truth.empty:
         return "score"
     if not pd.api.types.is_numeric_dtype(table["score"]):
         return "accuracy"
-    numeric = pd.to_numeric(truth, errors="coerce").notna().any()
-    return "minus absolute error" if numeric else "score"
+    numbers = pd.to_numeric(truth, errors="coerce")
+    if numbers.isna().any() or _looks_like_classes(truth, numbers, table["score"]):
+        return "score"
+    return "minus absolute error"
+
+
+def _looks_like_classes(
+    truth: pd.Series[Any], numbers: pd.Series[float], score: pd.Series[float]
+) -> bool:
+    """Tell whether a truth such as "0" or "1" is written as text, beside a probability."""
+    from pandas.api.types import is_numeric_dtype
+
+    whole = bool((numbers % 1 == 0).all())
+    return not is_numeric_dtype(truth) and whole and bool(score.dropna().between(0, 1).all())
 
 
 def _per_item(table: pd.DataFrame, measure: str) -> pd.Series[float]:

@@ -73,6 +73,15 @@ def test_classes_give_accuracy(tmp_path: Path) -> None:
     assert found.estimate.baseline == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("classes", [("face", "house"), ("0", "1")])
+def test_probabilities_of_the_truth_are_subtracted(tmp_path: Path, classes: tuple[str]) -> None:
+    truth = list(classes) * 8
+    first = make_run(tmp_path / "a", np.full(16, 0.5), truth)
+    second = make_run(tmp_path / "b", np.full(16, 0.75), truth)
+    (found,) = differences(first, second)
+    assert (found.measure, found.estimate.value) == ("score", pytest.approx(0.25))
+
+
 def test_a_numeric_truth_gives_the_error(tmp_path: Path) -> None:
     truth = np.arange(16.0)
     first = make_run(tmp_path / "a", truth + 3, truth)
