@@ -37,7 +37,7 @@ from neuro.contract import Contract, label_axes, refuse_duplicates
 from neuro.data import as_signal, check_finite, open_dataset
 from neuro.errors import ContractError, DataError
 from neuro.fitted_on import FittedOn, Seen
-from neuro.packing import encoder_class, libraries, pack, unpack
+from neuro.packing import encoder_class, libraries, pack, plain_card, unpack
 
 __all__ = ["DecodeOptions", "Encoder", "encoder_class", "load", "refuse_if_fitted"]
 
@@ -268,7 +268,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self, "contract_")
         config, arrays, preprocessing = pack(self)
         config = {**config, "libraries": libraries()}
-        write_encoder(folder, config, arrays, preprocessing, card or _plain_card(self))
+        write_encoder(folder, config, arrays, preprocessing, card or plain_card(self))
 
     @property
     def _n_features_out(self) -> int:
@@ -330,31 +330,6 @@ def _who(X: xr.DataArray, subject: ArrayLike | None, session: ArrayLike | None) 
             )
         given[name] = value
     return given
-
-
-def _plain_card(encoder: Encoder) -> str:
-    contract, fitted = encoder.contract_, encoder.fitted_on_
-    channels = ", ".join(contract.channels) if contract.channels else "not named"
-    return f"""# {encoder.name}
-
-An encoder of trials `({", ".join(contract.dims[1:])})` = {contract.shape} into
-{encoder._n_features_out} latents. Load it with `neuro.load(folder)`.
-
-## Data
-
-- fitted on {len(fitted.trials)} trials of {len(fitted.subjects) or "unnamed"} subjects
-- channels: {channels}
-- units: {contract.units or "not stated"}; sampling rate: {contract.sfreq or "not stated"} Hz
-
-## Metrics
-
-None were handed to the model card.
-
-## Intended use
-
-Research on recordings like those above. New data must match `preprocessing.json`. Not for
-clinical decisions.
-"""
 
 
 def refuse_if_fitted(encoder: Encoder, X: Any, *, allow: bool = False) -> None:

@@ -127,6 +127,32 @@ def libraries() -> dict[str, str]:
     return found
 
 
+def plain_card(encoder: Encoder) -> str:
+    """Write a model card from what the encoder itself knows."""
+    contract, fitted = encoder.contract_, encoder.fitted_on_
+    channels = ", ".join(contract.channels) if contract.channels else "not named"
+    return f"""# {encoder.name}
+
+An encoder of trials `({", ".join(contract.dims[1:])})` = {contract.shape} into
+{encoder._n_features_out} latents. Load it with `neuro.load(folder)`.
+
+## Data
+
+- fitted on {len(fitted.trials)} trials of {len(fitted.subjects) or "unnamed"} subjects
+- channels: {channels}
+- units: {contract.units or "not stated"}; sampling rate: {contract.sfreq or "not stated"} Hz
+
+## Metrics
+
+None were handed to the model card.
+
+## Intended use
+
+Research on recordings like those above. New data must match `preprocessing.json`. Not for
+clinical decisions.
+"""
+
+
 def _is_of(part: str, key: str) -> bool:
     return key.startswith(f"{part}/")
 
