@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from neuro.errors import DataError
 if TYPE_CHECKING:
     import mne
 
-    Recording = mne.io.BaseRaw | mne.BaseEpochs
+    Recording: TypeAlias = mne.io.BaseRaw | mne.BaseEpochs
 
 FEW_CHANNELS = 10
 """Below this, outliers among channels, spatial components and interpolation mean nothing."""

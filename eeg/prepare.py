@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from eeg.quality import Quality
 from eeg.steps import Steps
@@ -12,7 +12,7 @@ from neuro.errors import DataError
 if TYPE_CHECKING:
     import mne
 
-    Recording = mne.io.BaseRaw | mne.BaseEpochs
+    Recording: TypeAlias = mne.io.BaseRaw | mne.BaseEpochs
 
 _KEPT = ("eeg", "eog", "ecg", "emg", "stim")
 
@@ -36,7 +36,9 @@ def describe(inst: Recording, steps: Steps, quality: Quality, name: str) -> None
 
 
 def prepare(inst: Recording, steps: Steps, channels: list[str] | None, name: str) -> None:
-    """Names, types, positions; whatever is no signal is left out. Loads the data."""
+    """Set names, types and positions; leave out what is no signal; load the data."""
+    import mne
+
     known(inst, steps.rename_channels, "rename_channels", name)
     if steps.rename_channels:
         inst.rename_channels(steps.rename_channels, verbose="error")
@@ -56,7 +58,10 @@ def prepare(inst: Recording, steps: Steps, channels: list[str] | None, name: str
         )
     if len(keep) < len(types):
         inst.pick(keep, verbose="error")
-    inst.load_data()
+    if isinstance(inst, mne.io.BaseRaw):
+        inst.load_data(verbose="error")
+    else:
+        inst.load_data()
     if steps.scale != 1.0:
         inst.apply_function(lambda x: x * steps.scale, picks="eeg", verbose="error")
     if steps.montage is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eeg import clean, trials
 from eeg.contract import check_contract, same_history
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import mne
     import xarray as xr
 
-    Recording = mne.io.BaseRaw | mne.BaseEpochs
+    Recording: TypeAlias = mne.io.BaseRaw | mne.BaseEpochs
 
 __all__ = [
     "Steps",
@@ -133,7 +133,7 @@ def replay(
     name = "recording" if path is None else str(path)
     coords = {} if path is None else coords_of(path)
     quality = Quality(**({"recording": "", "subject": "", "file": ""} | _figures_of(coords, path)))
-    inst = source.copy() if path is None else read_recording(path, csv=steps.csv, quality=quality)
+    inst = _opened(source, steps, quality)
     if history(inst) == record:
         return epochs_to_dataset(inst, record=record, quality=quality, **coords)
     check_contract(inst, record, name, align=align)
@@ -145,6 +145,12 @@ def replay(
             f"{quality['dropped']}. Look at the recording, or at the training data's 'reject'"
         )
     return data
+
+
+def _opened(source: Path | str | Recording, steps: Steps, quality: Quality) -> Recording:
+    if isinstance(source, str | Path):
+        return read_recording(source, csv=steps.csv, quality=quality)
+    return source.copy()
 
 
 def _figures_of(coords: Mapping[str, Any], path: Path | None) -> dict[str, str]:
