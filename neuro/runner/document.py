@@ -324,7 +324,7 @@ class Scope:
             )
         return text_of(os.environ.get(variable, ""), node)
 
-    def _fill_in(self, node: yaml.ScalarNode, path: str) -> yaml.Node:
+    def _fill_in(self, node: yaml.Node, path: str) -> yaml.Node:
         origin: list[yaml.Node] = []
 
         def text(match: re.Match[str]) -> str:

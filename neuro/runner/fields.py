@@ -42,7 +42,7 @@ def explain(
 
 
 def _is_written(part: Any) -> bool:
-    return isinstance(part, int) or "[" not in part and "(" not in part
+    return isinstance(part, int) or ("[" not in part and "(" not in part)
 
 
 def _find(node: yaml.Node, names: list[Any]) -> tuple[yaml.Node, list[Any]]:

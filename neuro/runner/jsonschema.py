@@ -74,14 +74,11 @@ def _rule(stage: Stage, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or_reference(field: dict[str, Any]) -> dict[str, Any]:
-    kept = {k: field[k] for k in ("description", "default", "title") if k in field}
-    rest = {k: v for k, v in field.items() if k not in kept}
-    paths = (
-        [{"type": "string"}]
-        if "path" in str(rest.get("format", "")) or "path" in str(rest.get("items", ""))
-        else []
-    )
-    return {**kept, "anyOf": [rest, *paths, _REFERENCE]}
+    about = ("description", "default", "title")
+    kept: dict[str, Any] = {name: field[name] for name in about if name in field}
+    rest = {name: value for name, value in field.items() if name not in about}
+    globs = [{"type": "string"}] if "'path'" in str(rest) else []
+    return {**kept, "anyOf": [rest, *globs, _REFERENCE]}
 
 
 def _input(wanted: Input) -> dict[str, Any]:

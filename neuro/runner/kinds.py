@@ -59,6 +59,18 @@ def load(folder: Path, returns: str) -> Any:
     return pd.read_parquet(path)
 
 
+def describe(folder: Path, returns: str) -> dict[str, Any]:
+    """Return what the manifest notes of a result that has just been saved.
+
+    The items of a dataset are noted where it names what an item is; where every trial is one
+    they are found when a stage asks for them.
+    """
+    if returns != "dataset":
+        return {}
+    data = load(folder, returns)
+    return {"items": items(data)} if "item" in data.attrs else {}
+
+
 def items(data: Any) -> list[tuple[str, str]]:
     """Return the items of a dataset, each with the digest of its content."""
     from neuro.data import item_digests

@@ -103,7 +103,7 @@ def load_workflow(
 def _apply_sets(root: yaml.MappingNode, sets: Iterable[str], problems: Problems) -> None:
     for text in sets:
         dotted, equals, written = text.partition("=")
-        mark = yaml.Mark(f"{SET}{text}", 0, 0, 0, None, None)
+        mark = yaml.Mark(f"{SET}{text}", 0, 0, 0, None, 0)
         names = dotted.strip().split(".")
         if not equals or not all(names):
             problems.add(mark, "", "expected --set path=value, for example stage.field=3")
@@ -256,8 +256,13 @@ def _has_type(value: Any, kind: str) -> bool:
         return type(value) is int
     if kind == "float":
         return type(value) in (int, float)
-    wanted = {"str": str, "bool": bool, "path": (str, list), "list": list}[kind]
-    return isinstance(value, wanted)
+    wanted: dict[str, tuple[type, ...]] = {
+        "str": (str,),
+        "bool": (bool,),
+        "path": (str, list),
+        "list": (list,),
+    }
+    return isinstance(value, wanted[kind])
 
 
 def _drafts(root: yaml.MappingNode, scope: Scope, home: Path, cwd: Path) -> dict[str, Draft]:

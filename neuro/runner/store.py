@@ -110,6 +110,11 @@ class Store:
             self._manifests[ref] = found
         return self._manifests[ref]
 
+    def forget(self, ref: Ref) -> None:
+        """Look at the disk again: another process may have made or replaced the result."""
+        self._manifests.pop(ref, None)
+        self._verified.discard(ref)
+
     def has(self, ref: Ref) -> bool:
         """Tell whether a result is there and complete."""
         return self.manifest(ref) is not None

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from neuro.stage import Params, Stage
+
+_GIGABYTES = {"": 1.0, "GB": 1.0, "G": 1.0, "MB": 1e-3, "M": 1e-3, "TB": 1e3, "T": 1e3}
+_MINUTES = {"": 1.0, "min": 1.0, "h": 60.0, "s": 1 / 60, "d": 1440.0}
+
+
+def _in_units(units: dict[str, float], example: str) -> BeforeValidator:
+    def read(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", value)
+        if match is None or match[2] not in units:
+            raise ValueError(f"expected a number with its unit, such as '{example}'")
+        return float(match[1]) * units[match[2]]
+
+    return BeforeValidator(read)
 
 
 class Compute(BaseModel):
@@ -20,9 +36,9 @@ class Compute(BaseModel):
     """Cores for each job."""
     gpus: int | None = Field(None, ge=0)
     """GPUs for each job."""
-    memory: str | float | None = None
+    memory: Annotated[float | None, _in_units(_GIGABYTES, "8 GB")] = None
     """Memory for each job: `8 GB`, or a number of GB."""
-    time: str | float | None = None
+    time: Annotated[float | None, _in_units(_MINUTES, "2 h")] = None
     """Time limit for each job: `2 h`, `30 min`, or a number of minutes."""
     cluster: Literal["local", "slurm", "auto"] | None = None
     """Where the jobs run."""
