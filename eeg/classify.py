@@ -1,9 +1,10 @@
 """Which labels can be read from the latents of people the encoder never saw, and by how much.
 
-Latents are averaged over a subject's trials (of a condition, where the condition is the label)
-before the classifier; single trials are a row of their own. One closed-form classifier (a
-class-balanced shrinkage discriminant) serves the real labels and hundreds of shuffled ones, on
-the same features and folds: the shuffled band is the honest chance level.
+Latents are averaged over a subject's trials of each condition before the classifier (a subject's
+row holds their mean and the conditions' deviations from it); single trials are a row of their
+own. One closed-form classifier (a class-balanced shrinkage discriminant) serves the real labels
+and hundreds of shuffled ones, on the same features and folds: the shuffled band is the honest
+chance level.
 """
 
 from __future__ import annotations
@@ -255,6 +256,7 @@ class _Task:
         self.target, self.level = target, level
         self.trials = np.flatnonzero(target.codes >= 0)
         codes, subject = target.codes[self.trials], cohort.subject[self.trials]
+        self.condition = cohort.condition[self.trials]
         if level == "single_trial":
             self.unit = np.arange(len(self.trials))
         else:
@@ -284,14 +286,24 @@ class _Task:
         return np.array([f"{a}/{b}" for a, b in zip(names, tails, strict=True)])
 
     def rows(self, features: Features) -> Features:
-        """Features of the task's rows: averaged over the trials of each unit."""
+        """Features of the task's rows: averaged over the trials of each unit.
+
+        A subject's row holds the mean over conditions and, beside it, each condition's deviation
+        from it: what a difference wave is for amplitudes (0 where the subject lacks it).
+        """
         features = features[self.trials]
         if self.level == "single_trial":
             return features
-        counts = np.bincount(self.unit)
-        sums = np.zeros((len(counts), features.shape[1]))
-        np.add.at(sums, self.unit, features)
-        return sums / counts[:, None]
+        if self.target.within:
+            return _unit_means(features, self.unit, len(self.subject))
+        means = np.stack(
+            [
+                _unit_means(features[own], self.unit[own], len(self.subject))
+                for own in (self.condition == k for k in np.unique(self.condition))
+            ]
+        )
+        level = np.nanmean(means, axis=0)
+        return np.concatenate([level, *np.nan_to_num(means - level)[:-1]], axis=1)
 
     def predict(self, features: Sequence[Features]) -> tuple[Ints, NDArray[np.float64]]:
         """Cross-predict under all labellings.
@@ -316,6 +328,14 @@ class _Task:
             predicted[:, test] = probabilities.argmax(-1)
             score[test] = np.take_along_axis(probabilities[0], truth[test][:, None], 1)[:, 0]
         return predicted, score
+
+
+def _unit_means(features: Features, unit: Ints, n_units: int) -> Features:
+    """Mean of each unit's rows, NaN where it has none."""
+    counts = np.bincount(unit, minlength=n_units)
+    sums = np.zeros((n_units, features.shape[1]))
+    np.add.at(sums, unit, features)
+    return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
 
 
 def _blocks(truth: Ints, subject: Ints, fold: Ints, within: bool) -> Ints | None:
