@@ -226,9 +226,13 @@ def items(node: yaml.Node) -> dict[str, tuple[yaml.Node, yaml.Node]]:
 
 def put(mapping: yaml.MappingNode, key: str, value: yaml.Node) -> None:
     """Set one key of a mapping node."""
-    kept = [pair for pair in mapping.value if str(pair[0].value) != key]
     mark = value.start_mark
-    mapping.value = [*kept, (yaml.ScalarNode("tag:yaml.org,2002:str", key, mark, mark), value)]
+    pair = (yaml.ScalarNode("tag:yaml.org,2002:str", key, mark, mark), value)
+    places = [i for i, (k, _) in enumerate(mapping.value) if str(k.value) == key]
+    if places:  # in its place: the order of stages and of a sweep means something
+        mapping.value = [pair if i == places[-1] else p for i, p in enumerate(mapping.value)]
+    else:
+        mapping.value = [*mapping.value, pair]
 
 
 def is_null(node: yaml.Node) -> bool:

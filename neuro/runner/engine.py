@@ -39,7 +39,9 @@ THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-_YEAR_MIN = 365 * 24 * 60  # submitit ends local jobs after two minutes unless told otherwise
+# submitit ends jobs after two (local) or five (SLURM) minutes unless told otherwise
+_YEAR_MIN = 365 * 24 * 60
+_DAY_MIN = 24 * 60
 _DAY_S = 24 * 3600
 _POLL_S = 0.5
 
@@ -154,8 +156,9 @@ class Engine:
         list of Failure
             One for each task without a result.
         """
-        where = node.compute.cluster or self.cluster or "local"
-        groups = _together(node, tasks)
+        where = _place(node.compute.cluster or self.cluster or "local")
+        unique = list({task.ref: task for task in tasks}.values())
+        groups = _together(node, unique)
         workers = self._workers(node, len(groups), where)
         threads = node.compute.cpus or max(1, cores() // workers)
         since = time.time()
@@ -315,6 +318,13 @@ class Engine:
         self.close()
 
 
+def _place(wanted: str) -> str:
+    """Decide what ``auto`` means: SLURM where it is installed, else this machine."""
+    if wanted == "auto":
+        return "slurm" if shutil.which("srun") else "local"
+    return wanted
+
+
 def _below(process: psutil.Process) -> list[psutil.Process]:
     try:
         return list(process.children(recursive=True))
@@ -334,9 +344,9 @@ def _together(node: Node, tasks: Sequence[Task]) -> list[list[Task]]:
 
 
 def _settings(wanted: Compute, where: str) -> dict[str, Any]:
-    settings: dict[str, Any] = {"cluster": where}
     if where == "local":
-        return {**settings, "timeout_min": _YEAR_MIN}
+        return {"cluster": where, "timeout_min": _YEAR_MIN}
+    settings: dict[str, Any] = {"cluster": where, "timeout_min": _DAY_MIN}
     if wanted.cpus is not None:
         settings["cpus_per_task"] = wanted.cpus
     if wanted.gpus is not None:
