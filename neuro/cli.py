@@ -432,7 +432,9 @@ def clean(
         list[str] | None,
         typer.Option(metavar="STAGE", help="Results of this stage (as in `use:`); repeatable."),
     ] = None,
-    unused: Annotated[bool, typer.Option("--unused", help="What no run folder shows.")] = False,
+    unused: Annotated[
+        bool, typer.Option("--unused", help="What no latest run shows or uses.")
+    ] = False,
     older: Annotated[
         str | None, typer.Option(metavar="AGE", help="Older than 30d, 12h, 2w.")
     ] = None,
@@ -446,7 +448,7 @@ def clean(
     """List what lies in the cache, and with --yes remove what the other options choose.
 
     Conditions add up: --unused --older 30d means both. Run folders keep their reports, metrics
-    and encoders; their links to removed datasets end nowhere.
+    and encoders; links of older runs to datasets that are removed end nowhere.
 
     Example: neuro clean --unused --older 30d --yes
     """
@@ -461,12 +463,12 @@ def clean(
     asked = bool(stage or unused or older or everything)
     rows = cleaning.by_stage(chosen if asked else found)
     console.table(
-        ("stage", "results", "size", "in no run", "newest"),
+        ("stage", "results", "size", "not in use", "newest"),
         [
             (r[0], r[1], console.size(r[2]), console.size(r[3]), f"{r[4]:%Y-%m-%d %H:%M}")
             for r in rows
         ],
-        numbers=("results", "size", "in no run"),
+        numbers=("results", "size", "not in use"),
     )
     _clean(store, chosen if asked else found, asked, yes)
 

@@ -1,4 +1,4 @@
-"""What lies in a cache, what of it no run shows any more, and its removal (``neuro clean``)."""
+"""What lies in a cache, what of it is in use no more, and its removal (``neuro clean``)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from neuro.errors import InputError
 from neuro.runner.document import nearest
-from neuro.runner.files import size_of, writing
+from neuro.runner.files import read_json, size_of, writing
 from neuro.runner.store import Ref, Store
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([dhwm]?)")
@@ -36,7 +37,7 @@ class Entry:
     age : float
         Seconds since it was made.
     used : bool
-        Whether a run folder shows it.
+        Whether a run shows it or would find it, see `used_keys`.
     ref : Ref or None
         Its address; None for what is unfinished.
     """
@@ -57,16 +58,16 @@ def entries(store: Store, out: Path) -> list[Entry]:
     store : Store
         The cache.
     out : Path
-        Where run folders are; what they link to is in use.
+        Where run folders are; what they show is in use.
     """
-    shown = shown_by_runs(out)
-    found = [_entry(store.folder(ref), ref.stage, shown, ref) for ref in store.refs()]
-    return found + [_entry(path, "(unfinished)", shown) for path in _unfinished(store)]
+    used = used_keys(store, out)
+    found = [_entry(store.folder(ref), ref.stage, ref.key in used, ref) for ref in store.refs()]
+    return found + [_entry(path, "(unfinished)", False) for path in _unfinished(store)]
 
 
-def _entry(path: Path, stage: str, shown: set[Path], ref: Ref | None = None) -> Entry:
+def _entry(path: Path, stage: str, used: bool, ref: Ref | None = None) -> Entry:
     age = time.time() - path.stat().st_mtime
-    return Entry(path, stage, size_of(path), age, path.resolve() in shown, ref)
+    return Entry(path, stage, size_of(path), age, used, ref)
 
 
 def _unfinished(store: Store) -> list[Path]:
@@ -79,18 +80,48 @@ def _unfinished(store: Store) -> list[Path]:
     return sorted(left) + sorted((store.cache / "scratch").glob("*"))
 
 
-def shown_by_runs(out: Path) -> set[Path]:
-    """Return the result folders that links in run folders (and in their history) lead into."""
-    shown: set[Path] = set()
-    for folder, inside, files in os.walk(out):
-        if Path(folder) == out:
-            inside[:] = [name for name in inside if name != ".cache"]
-        for name in [*inside, *files]:
-            path = Path(folder, name)
-            if path.is_symlink():
-                target = path.resolve()
-                shown.update((target, *target.parents))
-    return shown
+def used_keys(store: Store, out: Path) -> set[str]:
+    """Return the keys of results in use, and of all that they were made from.
+
+    In use is what the latest run of a name under `out` shows, and what the next run of a
+    workflow would find (the store remembers what each stage was last made of).
+    """
+    todo, used = _shown(store, out) | _remembered(store), set()
+    while todo:
+        ref = todo.pop()
+        if ref.key not in used:
+            used.add(ref.key)
+            todo |= _made_from(store.manifest(ref) or {})
+    return used
+
+
+def _made_from(manifest: dict[str, Any]) -> set[Ref]:
+    sources = manifest.get("inputs", {}).values()
+    parts = {Ref(stage, key) for _, stage, key in manifest.get("parts", [])}
+    return parts | {Ref(*ref) for source in sources for ref in source["refs"]}
+
+
+def _shown(store: Store, out: Path) -> set[Ref]:
+    found = set()
+    for path in out.glob("*/provenance.json"):
+        told = read_json(path)
+        if isinstance(told, dict) and told.get("cache") == str(store.cache):
+            for stage in told["stages"].values():
+                found |= {Ref(stage["use"], key) for key in stage["keys"].values()}
+    return found
+
+
+def _remembered(store: Store) -> set[Ref]:
+    found = set()
+    for path in (store.cache / "last").glob("*/*.json"):
+        told = read_json(path) or {}
+        for record in (told.get("done"), (told.get("failed") or {}).get("record")):
+            if record is None:
+                continue
+            for member in record["members"].values():
+                keys = [member["key"], *member["items"].values()]
+                found |= {Ref(record["stage"], key) for key in keys}
+    return found
 
 
 def select(
@@ -109,7 +140,7 @@ def select(
     stages : sequence of str
         Results of these stages.
     unused : bool
-        What no run folder shows.
+        What is not in use.
     older : str, optional
         An age: ``30d``, ``12h``, ``2w``, or a number of days.
     everything : bool
@@ -188,7 +219,7 @@ def _remove(store: Store, entry: Entry) -> int:
 
 
 def by_stage(found: Iterable[Entry]) -> list[tuple[str, int, int, int, datetime]]:
-    """Sum up by stage: name, results, bytes, bytes that no run shows, newest; largest first."""
+    """Sum up by stage: name, results, bytes, bytes not in use, newest; largest first."""
     sums: dict[str, list[Entry]] = {}
     for entry in found:
         sums.setdefault(entry.stage, []).append(entry)

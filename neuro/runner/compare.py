@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from neuro.validation import Estimate
 
+_ITEM = r"(?:^|,)item=.*?(?=,\w+=|$)"  # of a stage run for each item, which is a row's own
 COLUMNS = ("item", "unit", "fold", "target", "truth", "score")
 
 
@@ -114,8 +115,9 @@ def differences(
 
     What is compared follows from the target's rows. Without a truth the score is itself the
     result (a correlation, an error). A truth in words is compared with a predicted class
-    (accuracy); beside a number for a score, that number is the probability given to the truth. Of a numeric truth the
-    absolute error counts, negated, so that more is better.
+    (accuracy); where the score is a number, it is the probability given to the truth, and is
+    compared as it stands. Of a numeric truth the absolute error counts, negated, so that more
+    is better.
 
     Parameters
     ----------
@@ -170,7 +172,19 @@ def _predictions(folder: Path) -> pd.DataFrame:
         raise InputError(f"{path}: no readable table ({error}); run the workflow again") from error
     if lacking := [name for name in COLUMNS if name not in table]:
         raise InputError(f"{path} lacks {lacking}; expected the columns {list(COLUMNS)}")
-    return table.assign(target=table["target"].astype(str))
+    return table.assign(target=_full_names(table))
+
+
+def _full_names(table: pd.DataFrame) -> pd.Series[str]:
+    """Name targets as in ``metrics.json``: with the member, and with the stage where it must."""
+    names = table["target"].astype(str)
+    if "stage" in table:
+        stages = table.groupby(names)["stage"].transform("nunique")
+        names = names.where(stages < 2, table["stage"].astype(str) + "." + names)
+    if "member" in table:
+        members = table["member"].fillna("").astype(str).str.replace(_ITEM, "", regex=True)
+        names = names.where(members == "", names + "[" + members.str.strip(",") + "]")
+    return names
 
 
 def _difference(

@@ -98,6 +98,21 @@ def test_unpaired_items_are_counted_and_left_out(tmp_path: Path) -> None:
     assert (found.n_items, found.n_unpaired) == (36, 4)
 
 
+def test_members_of_a_sweep_are_compared_one_by_one(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, np.zeros(40), None) for name in "ab"]
+    for folder, shift in zip(folders, (0.0, 1.0), strict=True):
+        table = pd.read_parquet(folder / "predictions.parquet").assign(stage="evaluate")
+        members = [table.assign(member=f"item=i,x,beta={b}", score=b + shift) for b in (1, 4)]
+        plain = table.assign(member="item=rec1", stage="other", score=shift * 3)
+        pd.concat([*members, plain]).to_parquet(folder / "predictions.parquet")
+    found = {d.target: d.estimate.value for d in differences(*folders)}
+    assert found == {
+        "evaluate.erp.denoised.r[beta=1]": 1,
+        "evaluate.erp.denoised.r[beta=4]": 1,
+        "other.erp.denoised.r": 3,
+    }
+
+
 def test_metrics_side_by_side(tmp_path: Path) -> None:
     first = make_run(tmp_path / "a", [0.0], None, {"x": 1.0, "only": 2.0, "none": None})
     second = make_run(tmp_path / "b", [0.0], None, {"x": 1.5, "none": 1.0})
