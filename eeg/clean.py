@@ -206,6 +206,7 @@ def remove_components(raw: mne.io.BaseRaw, ica: Ica, quality: Quality) -> None:
 def _artefacts(model: Any, raw: mne.io.BaseRaw, ica: Ica, quality: Quality) -> dict[int, str]:
     types = raw.get_channel_types()
     found: dict[int, str] = {}
+    source: Any
     for kind in ica.find:
         if kind == "eog":
             source = None if "eog" in types else [c for c in ica.eog if c in raw.ch_names]

@@ -88,10 +88,11 @@ def check_contract(
 
 def _resolved_names(inst: mne.io.BaseRaw | mne.BaseEpochs, steps: Steps) -> list[str]:
     """Names of the EEG channels once the steps have renamed and typed them."""
-    new = steps.rename_channels
+    new = dict(steps.rename_channels)
     typed = {new.get(name, name): kind for name, kind in steps.channel_types.items()}
     types = dict(zip(inst.ch_names, inst.get_channel_types(), strict=True))
-    renamed = {new.get(name, name): kind for name, kind in types.items()} | typed
+    renamed: dict[str, str] = {str(new.get(name, name)): kind for name, kind in types.items()}
+    renamed |= typed
     return [name for name, kind in renamed.items() if kind == "eeg"]
 
 
@@ -99,7 +100,8 @@ def _check_channels(
     found: list[str], expected: list[str], steps: Steps, name: str, align: bool
 ) -> None:
     missing = sorted(set(expected) - set(found))
-    extra = [] if align or steps.picks else sorted(set(found) - set(expected))
+    picked = steps.picks is not None and steps.reference != "average"
+    extra = [] if align or picked else sorted(set(found) - set(expected))
     if not missing and not extra:
         return
     raise ContractError(
@@ -113,7 +115,7 @@ def _check_channels(
 def _check_rate(raw: mne.io.BaseRaw, steps: Steps, expected: float, name: str) -> None:
     """Another rate is no obstacle where the steps resample to the same one."""
     sfreq = float(raw.info["sfreq"])
-    out = steps.resample if steps.resample is not None else sfreq / (steps.decim or 1)
+    out = make_record(raw, steps)["input"]["sfreq_out"]
     if abs(out - expected) > 1e-3:
         raise ContractError(
             f"{name}: sampled at {sfreq:g} Hz, its trials would have {out:g} Hz, the training "

@@ -140,40 +140,51 @@ def dataset_to_epochs(data: xr.Dataset, variable: str = "signal") -> mne.EpochsA
     return epochs
 
 
-def make_record(epochs: mne.BaseEpochs, steps: Steps, kind: str = "epochs") -> dict[str, Any]:
-    """Return how trials are made: the resolved steps, and what they were applied to.
+def make_record(inst: mne.BaseEpochs | mne.io.BaseRaw, steps: Steps) -> dict[str, Any]:
+    """Return how trials are made: the resolved steps, and what they are applied to.
 
     Recordings that are treated alike have equal records, whatever the order of their channels.
 
     Parameters
     ----------
-    epochs : mne.BaseEpochs
-        The epochs before the steps; for ``kind="raw"`` the ones that came out.
+    inst : mne.BaseEpochs or mne.io.BaseRaw
+        The recording before the steps.
     steps : Steps
         Resolved parameters.
-    kind : {"epochs", "raw"}
-        What the steps are applied to.
 
     Returns
     -------
     dict
-        JSON-able.
+        JSON-able: ``version``, ``input`` (kind and facts) and ``steps``.
     """
-    facts: dict[str, Any] = {"kind": kind, "channels": sorted(eeg_names(epochs))}
-    if kind == "epochs":
-        info = epochs.info
-        facts |= {
-            "sfreq": _rounded(info["sfreq"]),
-            "tmin": _rounded(epochs.tmin),
-            "tmax": _rounded(epochs.tmax),
-            "highpass": _rounded(info["highpass"]),
-            "lowpass": _rounded(info["lowpass"]),
-            "rereferenced": bool(info["custom_ref_applied"]),
-            "baseline": None if epochs.baseline is None else list(map(_rounded, epochs.baseline)),
-        }
+    import mne
+
+    raw = isinstance(inst, mne.io.BaseRaw)
+    facts: dict[str, Any] = {"kind": "raw" if raw else "epochs", "channels": _needed(inst, steps)}
+    if raw:
+        sfreq = inst.info["sfreq"]
+        out = steps.resample if steps.resample is not None else sfreq / (steps.decim or 1)
+        facts["sfreq_out"] = _rounded(out)
     else:
-        facts["sfreq_out"] = _rounded(epochs.info["sfreq"])
-    return {"version": 1, "input": facts, "steps": steps.model_dump(mode="json")}
+        facts |= {
+            "sfreq": _rounded(inst.info["sfreq"]),
+            "tmin": _rounded(inst.tmin),
+            "tmax": _rounded(inst.tmax),
+            "highpass": _rounded(inst.info["highpass"]),
+            "lowpass": _rounded(inst.info["lowpass"]),
+            "rereferenced": bool(inst.info["custom_ref_applied"]),
+            "baseline": None if inst.baseline is None else list(map(_rounded, inst.baseline)),
+        }
+    # Labels are no part of how a signal was made, and a new recording has none.
+    dumped = steps.model_dump(mode="json", exclude={"metadata"})
+    return {"version": 1, "input": facts, "steps": dumped}
+
+
+def _needed(inst: mne.BaseEpochs | mne.io.BaseRaw, steps: Steps) -> list[str]:
+    """Channels that the result depends on: all of them where an average or neighbours are used."""
+    if steps.picks is None or steps.reference == "average":
+        return sorted(eeg_names(inst))
+    return sorted({*steps.picks, *(steps.reference or [])})
 
 
 def history(epochs: mne.BaseEpochs | mne.io.BaseRaw) -> dict[str, Any] | None:

@@ -284,9 +284,7 @@ def measurement_error(data: xr.Dataset, windows: Windows | None = None) -> xr.Da
 def _cells(data: xr.Dataset) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Number the subject-condition pairs, sorted; return each trial's, and each pair's first."""
     if not data.sizes["trial"]:
-        raise DataError(
-            "there is no trial to average; see the quality figures for what was dropped"
-        )
+        raise DataError("there is no trial to average; the quality figures tell what was dropped")
     _, subject = np.unique(data["subject"].values, return_inverse=True)
     _, condition = np.unique(data["condition"].values, return_inverse=True)
     pair = subject * (condition.max() + 1) + condition

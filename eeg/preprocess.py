@@ -214,12 +214,12 @@ def _process(
         prepare(inst, steps, channels, name)
     raw = isinstance(inst, mne.io.BaseRaw)
     quality["kind"] = "raw" if raw else "epochs"
-    record = {} if raw else make_record(inst, steps)
+    record = make_record(inst, steps)
     make = _from_raw if raw else _from_epochs
     epochs = make(inst, steps, quality, name)
     with quality.listen():
         epochs = trials.finish(epochs, steps, quality, name, check=check)
-    return epochs, make_record(epochs, steps, "raw") if raw else record
+    return epochs, record
 
 
 def _result(
