@@ -109,7 +109,8 @@ def _classes(values: Sequence[Any]) -> str:
         if all(isinstance(value, int | float) for value in values):
             return f"{min(values):g} to {max(values):g} (median {np.median(values):g})"
         return f"{len(counts)} classes"
-    return ", ".join(f"{name}: {n}" for name, n in sorted(counts.items(), key=lambda c: str(c[0])))
+    named = {f"{c:g}" if isinstance(c, float) else str(c): n for c, n in counts.items()}
+    return ", ".join(f"{name}: {n}" for name, n in sorted(named.items()))
 
 
 def quality_blocks(data: xr.Dataset | Sequence[Mapping[str, Any]]) -> list[Block]:

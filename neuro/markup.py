@@ -204,7 +204,7 @@ def metrics_html(metrics: Mapping[str, Mapping[str, Any]], caption: str = "") ->
         Shown above the table.
     """
     ranges = _ranges(metrics)
-    rows = [_metric_row(name, m, ranges[_quantity(name)]) for name, m in metrics.items()]
+    rows = [_metric_row(name, m, ranges[quantity(name)]) for name, m in metrics.items()]
     shown = [c for c in _COLUMNS if c in ("metric", "value") or any(r[c] for r in rows)]
     return table_html([{c: row[c] for c in shown} for row in rows], caption, raw=[""])
 
@@ -247,8 +247,13 @@ def _units(n: int | None, unit: str | None) -> str:
     return f"{number(n)}{NBSP}{unit}{plural}"
 
 
-def _quantity(name: str) -> str:
-    return name.rpartition(".")[2]
+def quantity(name: str) -> str:
+    """Return what a metric measures: the last part of its name, without a sweep's parameters.
+
+    >>> quantity("erp.denoised.residual_r[beta=0.5]")
+    'residual_r'
+    """
+    return name.partition("[")[0].rpartition(".")[2]
 
 
 def _ranges(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
@@ -256,7 +261,7 @@ def _ranges(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, 
     seen: dict[str, list[float]] = {}
     for name, metric in metrics.items():
         values = [metric.get(f) for f in ("value", "low", "high", "chance", "baseline")]
-        seen.setdefault(_quantity(name), []).extend(v for v in values if v is not None)
+        seen.setdefault(quantity(name), []).extend(v for v in values if v is not None)
     return {q: (min(v), max(v)) if v else (0.0, 0.0) for q, v in seen.items()}
 
 

@@ -18,6 +18,7 @@ from neuro.markup import (
     memory,
     metrics_html,
     pre_html,
+    quantity,
     table_html,
     text_html,
 )
@@ -109,7 +110,7 @@ def _headline(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str
     quantities: dict[tuple[str, str], list[str]] = {}
     known = [name for name, metric in metrics.items() if metric.get("value") is not None]
     for name in sorted(known, key=lambda name: (lacking(name), name.count("."))):
-        quantities.setdefault((name.partition(".")[0], name.rpartition(".")[2]), []).append(name)
+        quantities.setdefault((name.partition(".")[0], quantity(name)), []).append(name)
     turns = zip_longest(*quantities.values())  # one of each quantity, then the next of each
     chosen = [name for turn in turns for name in turn if name is not None][:HEADLINES]
     return {name: metrics[name] for name in known if name in chosen}
