@@ -71,7 +71,7 @@ def interval(values: ArrayLike, n_boot: int = 500, seed: int = 0) -> tuple[Float
     Examples
     --------
     >>> low, high = interval([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
-    >>> bool(low[0] < 2 < high[0]), low[1] == high[1] == 5
+    >>> bool(low[0] < 2 < high[0]), bool(low[1] == high[1] == 5)
     (True, True)
     """
     values = np.asarray(values, dtype=float)
