@@ -93,6 +93,14 @@ class Classification:
             for label, representation, level in [key]
         ]
 
+    def by_name(self) -> dict[str, Estimate]:
+        """Estimates by their name in ``metrics.json``, without the leading ``classify.``."""
+        return {
+            f"{label}.{representation}"
+            f"{'.single_trial' if level == 'single_trial' else ''}.balanced_accuracy": estimate
+            for (label, representation, level), estimate in self.estimates.items()
+        }
+
     def predictions(self) -> list[dict[str, Any]]:
         """Rows of ``predictions.parquet``."""
         return self.rows

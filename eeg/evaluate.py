@@ -51,8 +51,8 @@ class Evaluation:
     encoders : list of Encoder
         Fitted, one per fold.
     counts : dict of str to float
-        kl_active, active, mixed, passive of the given encoder, or (where that is not fitted)
-        their means over folds; empty where the encoder has none.
+        kl_active, active, mixed, passive: means over folds. Empty where the encoder counts
+        nothing, or where the given one is fitted: then the stage that trained it tells.
     split : str
         Identity of the test split: who is tested together.
     """
@@ -163,9 +163,8 @@ def _signal(data: Any) -> Any:
 
 
 def _counts(estimator: Any, encoders: Sequence[Any]) -> dict[str, float]:
-    own = getattr(estimator, "counts_", None)
-    found = [own] if own else [e.counts_ for e in encoders if hasattr(e, "counts_")]
-    if not found:
+    found = [encoder.counts_ for encoder in encoders if hasattr(encoder, "counts_")]
+    if not found or hasattr(estimator, "counts_"):
         return {}
     return {name: float(np.mean([counts[name] for counts in found])) for name in COUNTS}
 
@@ -192,9 +191,8 @@ def record(context: Context, result: Evaluation) -> None:
             result.recovery.estimates[f"{predictor}.{number}"].record(
                 context, f"erp.{predictor}.{number}"
             )
-    for (label, representation, level), estimate in result.classification.estimates.items():
-        tail = ".single_trial" if level == "single_trial" else ""
-        estimate.record(context, f"classify.{label}.{representation}{tail}.balanced_accuracy")
+    for name, estimate in result.classification.by_name().items():
+        estimate.record(context, f"classify.{name}")
     for name, value in result.counts.items():
         context.metric(f"vae.{name}", value, unit="latents")
     rows = result.recovery.predictions() + result.classification.predictions()
