@@ -161,16 +161,12 @@ def _quality_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in shown.items() if value is not None}
 
 
-def _components(ica: Any) -> str | None:
-    """Say how many components went, and what they were taken for, as far as it is known."""
+def _components(ica: Mapping[str, Any] | None) -> str | None:
+    """Say how many independent components were removed, and what they were taken for."""
     if not ica:
         return None
-    if not isinstance(ica, Mapping):
-        return str(ica)
-    removed = ica.get("excluded", ica.get("removed", ica))
-    if isinstance(removed, Mapping):
-        return ", ".join(f"{name}: {found}" for name, found in removed.items()) or "0"
-    return str(len(removed) if isinstance(removed, list) else removed)
+    counts = Counter(part["type"] for part in ica.get("removed", []))
+    return ", ".join(f"{n} {kind}" for kind, n in counts.items()) or "none"
 
 
 def _drops(rows: Sequence[Mapping[str, Any]]) -> Figure:

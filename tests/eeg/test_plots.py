@@ -84,6 +84,7 @@ QUALITY = [
         "subject": f"s{i}",
         "n_channels": 16,
         "bad_channels": {"Fz": "flat"} if i else {},
+        "ica": {"removed": [{"component": c, "type": "eog"} for c in range(i)]},
         "epochs": {"before": {"a": 5, "b": 5}, "after": {"a": 4, "b": 3}},
         "dropped": {f"reason {k}": 1 for k in range(7)},
         "skipped": {"baseline": "no sample before 0 s"},
@@ -98,6 +99,8 @@ def test_quality_says_what_was_dropped_and_why(cohort: xr.Dataset) -> None:
     blocks = plots.quality_blocks(data)
     first = tables(blocks)["Each recording."][0]
     assert (first["epochs found"], first["epochs kept"], first["bad channels"]) == (10, 7, 0)
+    removed = [row["components removed"] for row in tables(blocks)["Each recording."]]
+    assert removed == ["none", "1 eog", "2 eog"]
     bad = tables(blocks)["Bad channels and why."]
     assert bad[0] == {"recording": "r1", "channel": "Fz", "reason": "flat"}
     skipped, odd = warnings(blocks)
