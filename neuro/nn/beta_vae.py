@@ -1,0 +1,178 @@
+"""The beta-VAE as an objective: what is minimised, and by which optimiser."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from neuro.nn.networks import MLPVAE, ConvVAE
+from neuro.nn.objective import Objective, Phase, State
+from neuro.nn.vae import (
+    beta_objective,
+    capacity_objective,
+    gaussian_kl,
+    gaussian_reconstruction,
+    ramp,
+    sample,
+)
+
+# Floats in a member's parameters and in one batch of its input, beyond which a stack on a CPU
+# leaves the cache and is slower than one member after another (benchmarks/ensemble.py).
+_CPU_PARAMETERS = 500_000
+_CPU_BATCH = 200_000
+
+
+class BetaVAEObjective(Objective):
+    """Beta-VAE with a Gaussian likelihood of unit width on standardised signals.
+
+    With ``beta = 0`` it is the plain autoencoder: the posterior mean is decoded, nothing is
+    sampled.
+
+    Parameters
+    ----------
+    network : ConvVAE or MLPVAE
+    beta : float
+        Weight of the KL term in per-sample units (Higgins et al. 2017, eq. 4); with `capacity`
+        the weight of the constraint (Burgess et al. 2018, eq. 8).
+    mean, sd : Tensor, shape (channel,)
+        Standardisation of the input.
+    target_mean, target_sd : Tensor, shape (channel,), optional
+        Standardisation of the target where it isn't the input.
+    learning_rate : float
+        Of Adam.
+    warmup_epochs : int
+        Epochs in which beta rises from 0; with `capacity`, in which the capacity does.
+    capacity : float, optional
+        Final capacity in nats.
+    """
+
+    stackable: ClassVar[bool] = True
+    beta: Tensor
+    mean: Tensor
+    sd: Tensor
+    target_mean: Tensor
+    target_sd: Tensor
+
+    def __init__(
+        self,
+        network: ConvVAE | MLPVAE,
+        *,
+        beta: float,
+        mean: Tensor,
+        sd: Tensor,
+        target_mean: Tensor | None = None,
+        target_sd: Tensor | None = None,
+        learning_rate: float = 1e-3,
+        warmup_epochs: int = 0,
+        capacity: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.learning_rate, self.warmup_epochs = learning_rate, warmup_epochs
+        self.capacity = capacity
+        self.register_buffer("beta", torch.tensor([[float(beta)]], dtype=mean.dtype))
+        for name, values in {
+            "mean": mean,
+            "sd": sd,
+            "target_mean": mean if target_mean is None else target_mean,
+            "target_sd": sd if target_sd is None else target_sd,
+        }.items():
+            self.register_buffer(name, values.reshape(1, 1, -1, 1).clone())
+
+    def phases(self) -> list[Phase]:
+        """Return one optimiser: Adam, one fused pass over the parameters."""
+        return [Phase("vae", self._adam)]
+
+    def _adam(self, parameters: Any, member: int) -> torch.optim.Optimizer:
+        rate = self.each[member].learning_rate if self.each else self.learning_rate
+        return torch.optim.Adam(parameters, lr=rate, fused=True)
+
+    def step(self, batch: dict[str, Any], state: State) -> dict[str, Tensor]:
+        """Return ``loss``, ``reconstruction`` and ``kl``, shape ``(member,)``.
+
+        Parameters
+        ----------
+        batch : dict
+            ``x`` and optionally ``target``: ``([member,] batch, channel, time)`` in the units of
+            the signal; ``weight (member, batch)`` where members have unequal rows.
+        state : State
+        """
+        inputs = self._standardized(batch["x"], self.mean, self.sd)
+        target = inputs
+        if "target" in batch:
+            target = self._standardized(batch["target"], self.target_mean, self.target_sd)
+        mean, log_variance = (t.to(inputs.dtype) for t in self.network.encode(inputs))
+        z = self._latent(mean, log_variance, state)
+        output = self.network.decode(z).to(inputs.dtype)
+        reconstruction = gaussian_reconstruction(output, target)
+        kl = gaussian_kl(mean, log_variance).sum(-1)
+        loss = self._loss(reconstruction, kl, state)
+        average = _average(batch.get("weight"))
+        return {
+            "loss": average(loss),
+            "reconstruction": average(reconstruction),
+            "kl": average(kl),
+        }
+
+    @staticmethod
+    def _standardized(x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+        return ((x[None] if x.ndim == 3 else x) - mean) / sd
+
+    def _latent(self, mean: Tensor, log_variance: Tensor, state: State) -> Tensor:
+        if not state.training or not self.stochastic:
+            return mean
+        noise = state.normal(tuple(mean.shape), mean)
+        return sample(mean, log_variance, noise * (self.beta[..., None] > 0))
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any member samples its latents (beta above 0)."""
+        if self._stochastic is None:
+            self._stochastic = bool((self.beta > 0).any())
+        return self._stochastic
+
+    _stochastic: bool | None = None
+
+    def _loss(self, reconstruction: Tensor, kl: Tensor, state: State) -> Tensor:
+        # Validation is scored by the final objective, or its epochs could not be compared.
+        if self.capacity is not None:
+            n_epochs = self.warmup_epochs or state.max_epochs // 2
+            reached = ramp(state.epoch, n_epochs) if state.training else 1.0
+            return capacity_objective(reconstruction, kl, self.beta, reached * self.capacity)
+        weight = ramp(state.epoch, self.warmup_epochs) if state.training else 1.0
+        return beta_objective(reconstruction, kl, weight * self.beta)
+
+    def prefers_stack(self, device: torch.device, batch_size: int) -> bool:
+        """Say yes on a GPU, and on a CPU where members and batches are small."""
+        if device.type != "cpu":
+            return True
+        parameters = sum(p.numel() for p in self.network.parameters())
+        times = getattr(self.network, "n_times", None)
+        if times is None:
+            return False
+        floats = batch_size * self.mean.numel() * times
+        return parameters <= _CPU_PARAMETERS and floats <= _CPU_BATCH
+
+    def compile_networks(self) -> None:
+        """Compile encoder and decoder."""
+        self.network.encode = torch.compile(self.network.encode)  # type: ignore[method-assign]
+        self.network.decode = torch.compile(self.network.decode)  # type: ignore[method-assign]
+
+    def signature(self) -> dict[str, Any]:
+        """Return what distinguishes this training from another of the same shape."""
+        each = self.each or [self]
+        return {
+            "beta": self.beta.flatten().tolist(),
+            "learning_rate": [o.learning_rate for o in each],
+            "warmup_epochs": self.warmup_epochs,
+            "capacity": self.capacity,
+        }
+
+
+def _average(weight: Tensor | None) -> Any:
+    if weight is None:
+        return lambda values: values.mean(-1)
+    rows = weight.sum(-1).clamp(min=1)
+    return lambda values: (values * weight).sum(-1) / rows
