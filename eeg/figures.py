@@ -330,7 +330,7 @@ def _turned(axes: Axes, waves: Floats, values: Floats, times: Floats, title: str
         named = i in (0, len(values) // 2, len(values) - 1)
         label = f"z = {value:+.1f}" if named else None
         axes.plot(times * 1e3, wave, color=shades[i], lw=1.2, label=label)
-    axes.legend(fontsize=7, frameon=False, loc="upper left")
+    axes.legend(fontsize=7, frameon=False, loc="best")
 
 
 def _difference(
