@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from eeg.quality import Quality
+from eeg.read import load
 from eeg.steps import Steps
 from neuro.errors import DataError
 
@@ -37,8 +38,6 @@ def describe(inst: Recording, steps: Steps, quality: Quality, name: str) -> None
 
 def prepare(inst: Recording, steps: Steps, channels: list[str] | None, name: str) -> None:
     """Set names, types and positions; leave out what is no signal; load the data."""
-    import mne
-
     known(inst, steps.rename_channels, "rename_channels", name)
     if steps.rename_channels:
         inst.rename_channels(steps.rename_channels, verbose="error")
@@ -58,10 +57,7 @@ def prepare(inst: Recording, steps: Steps, channels: list[str] | None, name: str
         )
     if len(keep) < len(types):
         inst.pick(keep, verbose="error")
-    if isinstance(inst, mne.io.BaseRaw):
-        inst.load_data(verbose="error")
-    else:
-        inst.load_data()
+    load(inst, name)
     if steps.scale != 1.0:
         inst.apply_function(lambda x: x * steps.scale, picks="eeg", verbose="error")
     if steps.montage is not None:

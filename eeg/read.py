@@ -15,7 +15,7 @@ from neuro.errors import DataError, NeuroError
 if TYPE_CHECKING:
     import mne
 
-__all__ = ["bids_root_of", "companions", "find_recordings", "read_recording"]
+__all__ = ["bids_root_of", "companions", "find_recordings", "load", "read_recording"]
 
 _RECORD = {".edf": "EDF", ".bdf": "BDF"}
 
@@ -59,6 +59,25 @@ def read_recording(
     return recording
 
 
+def load(recording: mne.io.BaseRaw | mne.BaseEpochs, name: Path | str) -> None:
+    """Read the samples of a recording that was opened, in place.
+
+    Raises
+    ------
+    DataError
+        Where the file ends before its samples do.
+    """
+    import mne
+
+    try:
+        if isinstance(recording, mne.io.BaseRaw):
+            recording.load_data(verbose="error")
+        else:
+            recording.load_data()
+    except (ValueError, RuntimeError, OSError, EOFError) as error:
+        raise DataError(_unreadable(Path(name), error)) from error
+
+
 def _read(path: Path, csv: ColumnMap) -> mne.io.BaseRaw | mne.BaseEpochs:
     import mne
 
@@ -67,6 +86,8 @@ def _read(path: Path, csv: ColumnMap) -> mne.io.BaseRaw | mne.BaseEpochs:
     root = bids_root_of(path)
     if _holds_epochs(path):
         return _read_epochs(path)
+    if path.name.lower().endswith(".mat"):
+        return _read_fieldtrip(path)
     if root is not None:
         return _read_bids(path, root)
     return mne.io.read_raw(path, verbose="warning")
@@ -82,10 +103,6 @@ def _holds_epochs(path: Path) -> bool:
         from mne.io.eeglab.eeglab import _check_load_mat
 
         return int(_check_load_mat(str(path), uint16_codec=None).trials) > 1
-    if name.endswith(".mat"):
-        from scipy.io import whosmat
-
-        return any(len(shape) == 1 or "trial" in key for key, shape, _ in whosmat(path))
     return False
 
 
@@ -95,10 +112,16 @@ def _read_epochs(path: Path) -> mne.BaseEpochs:
     name = path.name.lower()
     if name.endswith(".set"):
         return mne.read_epochs_eeglab(path, verbose="warning")
-    if name.endswith(".mat"):
-        return mne.read_epochs_fieldtrip(path, info=None)
     # proj=False: applying stored projectors is a step to ask for, not one to find out about.
     return mne.read_epochs(path, proj=False, verbose="warning")
+
+
+def _read_fieldtrip(path: Path) -> mne.io.BaseRaw | mne.BaseEpochs:
+    import mne
+
+    epochs = mne.read_epochs_fieldtrip(path, info=None)
+    # FieldTrip keeps a continuous recording as one long trial.
+    return epochs if len(epochs) > 1 else mne.io.read_raw_fieldtrip(path, info=None)
 
 
 def _read_bids(path: Path, root: Path) -> mne.io.BaseRaw:
@@ -161,7 +184,7 @@ def _check_names(path: Path, recording: mne.io.BaseRaw | mne.BaseEpochs) -> None
 
 def _unreadable(path: Path, error: Exception) -> str:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    size = "a folder" if path.is_dir() else f"{path.stat().st_size} bytes"
+    size = f"{path.stat().st_size} bytes" if path.is_file() else "a folder"
     return (
         f"{path}: can't be read as a recording ({size}): {reason}. Expected a complete file of a "
         "format that mne.io.read_raw or mne.read_epochs reads, or a CSV table; if it is one, "
