@@ -130,8 +130,7 @@ def run(
         cache=_cache(cache, out),
         out=out,
     )
-    report = folder / "report.html"
-    console.say(str(report if report.exists() else folder))
+    console.say(console.short(folder / "report.html"))
 
 
 @app.command()
@@ -333,7 +332,9 @@ def report(
     from neuro.runner.compare import find_run
     from neuro.runner.run import rebuild_report
 
-    console.say(str(rebuild_report(find_run(run, out))))
+    folder = find_run(run, out)
+    rebuild_report(folder)
+    console.say(console.short(folder / "report.html"))
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -114,7 +115,7 @@ def _explain(error: Exception) -> None:
 
         traceback.print_exc()
     elif isinstance(error, NeuroError | OSError):
-        complain(str(error))
+        complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
     else:
         complain(
             f"unexpected {type(error).__name__}: {error}\n"
@@ -147,6 +148,12 @@ def counted(
     with Progress(*columns, console=Console(stderr=True), disable=silent, transient=True) as bar:
         task = bar.add_task(label, total=len(items))
         return work(items, lambda told: bar.advance(task))
+
+
+def short(path: Path) -> str:
+    """Write a path relative to the working directory where it is below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def number(value: float | None) -> str:
