@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 FEW_CHANNELS = 10
 """Below this, outliers among channels, spatial components and interpolation mean nothing."""
 
+# The largest z-score among n values is (n - 1) / sqrt(n): a threshold of 3 needs many of them.
+_FEW_COMPONENTS = 20
+
 
 def find_bads(inst: Recording, steps: Steps, quality: Quality, name: str) -> None:
     """Mark bad channels in ``inst.info["bads"]`` and note why.
@@ -41,10 +44,18 @@ def find_bads(inst: Recording, steps: Steps, quality: Quality, name: str) -> Non
     quality.bad(steps.bads, "named in bads")
     inst.info["bads"] = list(dict.fromkeys([*inst.info["bads"], *steps.bads]))
     _mark(inst, _without_numbers(inst, eeg, quality), "no numbers (NaN)", quality)
+    _refuse_all_bad(inst, quality, name)
     if steps.flat_channel is not None:
         limit = f"flat (within {steps.flat_channel * 1e6:g} uV)"
         _mark(inst, _flat(inst, steps.flat_channel, quality), limit, quality)
         quality.did("flat_channel")
+    good = _refuse_all_bad(inst, quality, name)
+    if steps.lof is not None:
+        _outliers(inst, steps.lof, good, quality)
+
+
+def _refuse_all_bad(inst: Recording, quality: Quality, name: str) -> list[str]:
+    eeg = eeg_names(inst)
     good = [channel for channel in eeg if channel not in inst.info["bads"]]
     if not good:
         reasons = "; ".join(f"{k}: {v}" for k, v in list(quality["bad_channels"].items())[:5])
@@ -52,8 +63,7 @@ def find_bads(inst: Recording, steps: Steps, quality: Quality, name: str) -> Non
             f"{name}: all {len(eeg)} EEG channels are bad ({reasons}); expected at least one with "
             "a signal: check the recording"
         )
-    if steps.lof is not None:
-        _outliers(inst, steps.lof, good, quality)
+    return good
 
 
 def _mark(inst: Recording, channels: list[str], reason: str, quality: Quality) -> None:
@@ -118,7 +128,8 @@ def _outliers(inst: Recording, threshold: float, good: list[str], quality: Quali
         return quality.skip("lof", f"{len(good)} channels are too few, {FEW_CHANNELS} needed")
     found, scores = mne.preprocessing.find_bad_channels_lof(
         inst,
-        n_neighbors=min(20, len(good) - 1),
+        # With nearly all channels as neighbours an outlier is everyone's neighbour, and hides.
+        n_neighbors=min(20, 2 * len(good) // 3),
         picks="eeg",
         threshold=threshold,
         return_scores=True,
@@ -223,6 +234,8 @@ def _artefacts(model: Any, raw: mne.io.BaseRaw, ica: Ica, quality: Quality) -> d
             continue
         find = getattr(model, f"find_bads_{kind}")
         options = {} if kind == "muscle" else {"ch_name": source}
+        if kind == "eog" and model.n_components_ < _FEW_COMPONENTS:
+            options |= {"measure": "correlation", "threshold": 0.5}
         for component in find(raw, **options, verbose="error")[0]:
             found.setdefault(int(component), kind)
     return found
@@ -234,6 +247,8 @@ def regress_eog(inst: Recording, quality: Quality) -> None:
 
     if "eog" not in inst.get_channel_types():
         return quality.skip("regress_eog", "no EOG channel; set channel_types")
+    if not inst.info["custom_ref_applied"]:
+        inst.set_eeg_reference([], verbose="error")  # says that the recorded reference is meant
     EOGRegression(picks="eeg", picks_artifact="eog", proj=False).fit(inst).apply(inst, copy=False)
     return quality.did("regress_eog")
 

@@ -77,10 +77,12 @@ def known(inst: Recording, named: Iterable[str], field: str, name: str) -> None:
 def _set_montage(inst: Recording, montage: str, name: str) -> None:
     import mne
 
-    known = mne.channels.get_builtin_montages()
-    if montage not in known:
-        raise DataError(f"montage '{montage}' is none of MNE's templates: {', '.join(known)}")
+    try:
+        template = mne.channels.make_standard_montage(montage)
+    except ValueError as error:
+        known = ", ".join(mne.channels.get_builtin_montages())
+        raise DataError(f"montage '{montage}' is none of MNE's templates: {known}") from error
     # Channels that the template lacks keep no position; steps that need it say so.
     inst.set_montage(
-        montage, match_case=False, match_alias=True, on_missing="warn", verbose="warning"
+        template, match_case=False, match_alias=True, on_missing="warn", verbose="warning"
     )
