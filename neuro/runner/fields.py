@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Collection
 from typing import Any
 
 import pydantic
@@ -18,6 +19,7 @@ def explain(
     node: yaml.Node,
     path: str,
     problems: Problems,
+    skip: Collection[str] = (),
 ) -> None:
     """Add every error of a validation to the problems.
 
@@ -33,8 +35,12 @@ def explain(
         The path to that mapping.
     problems : Problems
         Where to add.
+    skip : collection of str
+        Fields whose problem is noted already.
     """
     for one in error.errors(include_url=False):
+        if one["loc"] and one["loc"][0] in skip:
+            continue
         names = [part for part in one["loc"] if _is_written(part)]
         at, shown = _find(node, names)
         inside = ".".join(str(name) for name in (shown or names[:1]))
@@ -70,12 +76,19 @@ def _message(one: Any, model: type[BaseModel]) -> str:
         return f"the field '{loc[-1]}' is missing"
     if kind == "literal_error":
         known = _literals(one["ctx"]["expected"])
-        return f"expected one of {', '.join(known)}, found {found!r}{nearest(str(found), known)}"
+        hint = _quotes(found) or nearest(str(found), known)
+        return f"expected one of {', '.join(known)}, found {found!r}{hint}"
     text = str(one["msg"]).removeprefix("Value error, ")
     if kind == "value_error":
         return f"{text} (found {_short(found)})"
-    hint = "; put it in quotes" if kind == "string_type" and isinstance(found, int | float) else ""
+    hint = _quotes(found) if kind == "string_type" else ""
     return f"{text[:1].lower()}{text[1:]}, found {_short(found)}{hint}"
+
+
+def _quotes(found: Any) -> str:
+    if isinstance(found, bool):
+        return "; YAML reads yes, no, on and off as true and false: put it in quotes"
+    return "; put it in quotes" if isinstance(found, int | float) else ""
 
 
 def _literals(expected: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -13,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from neuro.runner.files import read_json, write_json, write_text
+from neuro.errors import InputError
+from neuro.runner.files import read_json, write_json, write_text, writing
 from neuro.runner.keys import canonical, digest
 from neuro.runner.plan import Step
 from neuro.runner.store import Ref, Store
@@ -64,9 +64,27 @@ class RunFolder:
         name = f"{stamp}-{self.workflow.name}-{uuid.uuid4().hex[:6]}"
         self.path = self.out.expanduser().absolute() / ".history" / name
 
+    @property
+    def latest(self) -> Path:
+        """Where the latest run of this workflow is shown."""
+        return self.path.parents[1] / self.workflow.name
+
     def begin(self) -> None:
-        """Make the folder, with the resolved workflow in it."""
-        self.path.mkdir(parents=True)
+        """Make the folder, with the resolved workflow in it.
+
+        Raises
+        ------
+        InputError
+            Where something that is no run stands in the place of ``out/NAME``.
+        """
+        latest = self.latest
+        is_run = latest.is_symlink() or (latest / "provenance.json").exists()
+        if latest.exists() and not is_run and (latest.is_file() or any(latest.iterdir())):
+            raise InputError(
+                f"{latest} is in the way and is no run; move it, or give another --out"
+            )
+        with writing(self.path.parents[1]):
+            self.path.mkdir(parents=True)
         write_text(self.path / "resolved.yaml", resolved_yaml(self.workflow))
 
     def finish(self, status: str, error: str | None = None) -> None:
@@ -82,14 +100,14 @@ class RunFolder:
 
     def show_latest(self) -> Path:
         """Let ``out/NAME`` show this run, in one rename; copy it where links are not possible."""
-        latest = self.path.parents[1] / self.workflow.name
+        latest, link = self.latest, Path(".history") / self.path.name
         temporary = latest.with_name(f".{latest.name}.{uuid.uuid4().hex[:8]}")
-        if latest.is_dir() and not latest.is_symlink():
-            _move_away(latest)
         try:
-            temporary.symlink_to(Path(".history") / self.path.name)
+            temporary.symlink_to(link, target_is_directory=True)
         except OSError:
             shutil.copytree(self.path, temporary, symlinks=True)
+        if latest.is_dir() and not latest.is_symlink():
+            shutil.rmtree(latest)  # an earlier copy, see `begin`
         os.replace(temporary, latest)
         return latest
 
@@ -276,12 +294,3 @@ def _link(source: Path, target: Path) -> None:
     except OSError:  # a file system without links
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
         copy(source, target)
-
-
-def _move_away(folder: Path) -> None:
-    """Make room where an earlier run was copied because links were not possible."""
-    if (folder / "provenance.json").exists():
-        shutil.rmtree(folder)
-        return
-    with contextlib.suppress(OSError):
-        folder.rmdir()

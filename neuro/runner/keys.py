@@ -64,7 +64,9 @@ def dumps(value: Any) -> str:
 
 def digest(value: Any) -> str:
     """Return the hash of any canonical value: 32 hexadecimal digits."""
-    return hashlib.blake2b(dumps(canonical(value)).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        dumps(canonical(value)).encode("utf-8", "surrogatepass"), digest_size=16
+    ).hexdigest()
 
 
 def result_key(

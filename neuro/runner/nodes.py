@@ -35,6 +35,8 @@ class Draft:
     files: tuple[Path, ...] = ()
     file_field: str = ""
     members: tuple[Member, ...] = ()
+    swept: bool = False  # also where the sweep as written is wrong
+    unread: frozenset[str] = frozenset()  # fields whose references mean nothing
     sweep: dict[str, list[Any]] = field(default_factory=dict)
     compute: Compute = field(default_factory=Compute)
 
@@ -82,8 +84,8 @@ def draft_stage(
     if stage is None:
         return None
     pairs = {k: v for k, v in extra.items() if k in stage.params.model_fields} | items(node)
-    resolved = {k: scope.resolve(v, f"{path}.{k}") for k, (_, v) in pairs.items() if k != "use"}
-    draft = Draft(name, stage, key, {})
+    resolved, unread = _resolved(pairs, path, scope)
+    draft = Draft(name, stage, key, {}, unread=unread, swept="sweep" in pairs)
     for field_name, value in resolved.items():
         _sort(draft, field_name, pairs[field_name][0], value, problems)
     site = _Site(problems, *bases)
@@ -91,6 +93,18 @@ def draft_stage(
     _read_each(draft, site)
     _read_members(draft, resolved.get("sweep"), site)
     return draft
+
+
+def _resolved(pairs: Pairs, path: str, scope: Scope) -> tuple[dict[str, yaml.Node], frozenset[str]]:
+    """Replace references; also name the fields where that was not possible."""
+    resolved, unread = {}, set()
+    for name, (_, node) in pairs.items():
+        before = len(scope.problems.found)
+        if name != "use":
+            resolved[name] = scope.resolve(node, f"{path}.{name}")
+        if len(scope.problems.found) > before:
+            unread.add(name)
+    return resolved, frozenset(unread)
 
 
 def _used(node: yaml.MappingNode, key: yaml.Node, path: str, scope: Scope) -> Stage | None:
@@ -136,7 +150,7 @@ def _read_compute(draft: Draft, node: yaml.Node | None, problems: Problems) -> N
 
 def _read_each(draft: Draft, site: _Site) -> None:
     """Resolve the glob of an ``each:`` over files; one over a stage is wired later."""
-    if draft.each is None or isinstance(draft.each, RefNode):
+    if draft.each is None or isinstance(draft.each, RefNode) or "each" in draft.unread:
         return
     path = f"stages.{draft.name}.each"
     kinds = paths.path_fields(draft.stage.params)
@@ -217,15 +231,14 @@ def _params(
         values[draft.file_field] = draft.files[0]
     _refuse_references(values, nodes, path, problems)
     _expand_paths(draft, values, path, site)
-    if len(problems.found) > before or (
-        draft.each is not None and draft.file_field == "" and (not isinstance(draft.each, RefNode))
-    ):
+    no_file = draft.each is not None and not isinstance(draft.each, RefNode) and not draft.files
+    if len(problems.found) > before or no_file:
         return None
     try:
         return draft.stage.params.model_validate(values)
     except pydantic.ValidationError as error:
         tree = _tree(nodes, draft.key)
-        explain(error, draft.stage.params, tree, path, problems)
+        explain(error, draft.stage.params, tree, path, problems, draft.unread)
     return None
 
 
@@ -264,6 +277,8 @@ def _references(value: Any) -> list[Reference]:
 def _expand_paths(draft: Draft, values: dict[str, Any], path: str, site: _Site) -> None:
     for where, kind in paths.path_fields(draft.stage.params).items():
         node = _node_at(draft.fields, where)
+        if where[0] in draft.unread:
+            continue
         if node is None or document.is_null(node) or isinstance(paths.get(values, where), Path):
             continue
         found = _paths(node, kind, f"{path}.{'.'.join(where)}", site)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neuro.errors import InputError
@@ -11,6 +12,9 @@ from neuro.runner.document import nearest
 from neuro.runner.store import Ref, Store
 from neuro.runner.tasks import Part, Task, Unknown, Values, record, resolve, value_of
 from neuro.runner.workflow import Node, Workflow
+
+
+_PLAIN_INPUT = re.compile(r"input changed: [^;]*")
 
 
 @dataclass(frozen=True)
@@ -118,29 +122,11 @@ def _foresee(
         waits = f"input changes: {unknown.source} (its items are known when it has run)"
         never = not store.last(workflow.name, node.name)
         return Step(node.name, node.stage.name, None, "run", "new" if never else waits)
-    if step.status == "run" and not changing:
+    if not changing:
         return step
-    if changing and step.reason in ("", "new", "input changed"):
-        return _with(step, "new" if step.reason == "new" else _changes(changing))
-    return _with(step, step.reason) if step.status == "run" else step
-
-
-def _changes(names: list[str]) -> str:
-    return f"input changes: {', '.join(names)}"
-
-
-def _with(step: Step, reason: str) -> Step:
-    return Step(
-        step.name,
-        step.stage,
-        step.key,
-        "run",
-        reason,
-        step.n_tasks,
-        step.n_missing,
-        step.parts,
-        step.missing,
-    )
+    if step.status == "cached" or _PLAIN_INPUT.fullmatch(step.reason):
+        return replace(step, status="run", reason=f"input changes: {', '.join(changing)}")
+    return step
 
 
 def assess(

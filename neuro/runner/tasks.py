@@ -230,19 +230,22 @@ def record(parts: list[Part], node: Node) -> dict[str, Any]:
         members[label_text(part.label)] = {
             "key": part.ref.key,
             "params": canonical(first.params) if first else {},
-            "inputs": {} if first is None else _record_inputs(first.inputs),
+            "inputs": {} if first is None else _record_inputs(first.inputs, node),
             "files": {} if first is None else first.files,
             "items": {str(task.item): task.ref.key for task in part.tasks} if part.joined else {},
         }
     return {"stage": node.stage.name, "version": node.stage.version, "members": members}
 
 
-def _record_inputs(inputs: dict[str, Source]) -> dict[str, list[str]]:
-    return {
-        name: [ref.key for ref in source.refs]
-        for name, source in inputs.items()
-        if source.item is None
-    }
+def _record_inputs(inputs: dict[str, Source], node: Node) -> dict[str, list[str]]:
+    """Return the keys of what came in, by the names of the stages that it came from."""
+    found = {}
+    for name, source in inputs.items():
+        wire = node.wires.get(name)
+        names = wire.sources if wire is not None else (str(node.each and node.each.source),)
+        if source.item is None:
+            found[", ".join(names)] = [ref.key for ref in source.refs]
+    return found
 
 
 def label_text(label: dict[str, Any]) -> str:

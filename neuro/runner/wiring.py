@@ -86,8 +86,8 @@ class _Wiring:
         over_list = each is not None and (
             each.over == "members" or draft.stage.returns == "encoder"
         )
-        many = bool(draft.sweep) or over_list
-        inherits = each is not None and each.over == "members" and not draft.sweep
+        many = draft.swept or over_list
+        inherits = each is not None and each.over == "members" and not draft.swept
         self.origins[draft.name] = (
             self.origins[each.source] if inherits and each and each.source else draft.name
         )
@@ -102,12 +102,14 @@ class _Wiring:
         node = draft.each
         if node is None:
             return None
+        if "each" in draft.unread:
+            return Each("items", "", None)
         if not isinstance(node, RefNode):
             written = document.value_of(node, self.problems, f"stages.{draft.name}.each")
             return Each("files", draft.file_field, None, draft.files, written)
         source = self.nodes.get(node.value)
         if source is None:  # its own problem is already noted
-            return Each("members", "", None)
+            return Each("items", "", None)
         field = self._each_field(draft, source, node)
         if not source.many and source.stage.returns != "dataset":
             self._note(
@@ -143,6 +145,8 @@ class _Wiring:
         return ""
 
     def _wire(self, draft: Draft, wanted: Input, node: yaml.Node, each: Each | None) -> Wire | None:
+        if wanted.name in draft.unread:
+            return None
         refs = node.value if isinstance(node, yaml.SequenceNode) else [node]
         if not all(isinstance(ref, RefNode) for ref in refs) or not refs:
             self._note(

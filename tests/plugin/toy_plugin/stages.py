@@ -84,6 +84,8 @@ class ScaleParams(Params):
     """A file to which every call adds a line."""
     wait: float = 0.0
     """Seconds to take."""
+    keep: int | None = None
+    """Keep the first trials only."""
 
 
 def traced(params: ScaleParams, text: str) -> None:
@@ -101,7 +103,7 @@ def scale(data: Dataset, params: ScaleParams, context: Context) -> Dataset:
     if params.fail_on in items:
         raise DataError(f"{params.fail_on} can't be scaled; leave it out")
     context.metric(f"scaled.{items[0]}.mean", float(data.signal.mean()))
-    return data.assign(signal=data.signal * params.factor)
+    return data.assign(signal=data.signal * params.factor).isel(trial=slice(params.keep))
 
 
 class ReadParams(Params):
@@ -147,6 +149,23 @@ def _train_one(bursts, params, context):
 def train(bursts: Dataset, params: TrainParams, context: Context) -> Encoder:
     """Fit the two-part encoder; made for `sweep:`."""
     return _train_one(bursts, params, context)
+
+
+@stage("toy-train-alone", version=1)
+def train_alone(bursts: Dataset, params: TrainParams, context: Context) -> Encoder:
+    """Fit the two-part encoder, each member by itself."""
+    return _train_one(bursts, params, context)
+
+
+class HiddenParams(Params):
+    source: str
+    """A file that is read behind the runner's back."""
+
+
+@stage("toy-hidden", version=1)
+def hidden(params: HiddenParams, context: Context) -> Dataset:
+    """Depend on something that is not declared."""
+    return simulated("device", Shape(), 0.1, int(Path(params.source).read_text()))
 
 
 class CompareParams(Params):
