@@ -2,9 +2,9 @@
 
 Latents are averaged over a subject's trials of each condition before the classifier (a subject's
 row holds their mean and the conditions' deviations from it); single trials are a row of their
-own. One closed-form classifier (a class-balanced shrinkage discriminant) serves the real labels
-and hundreds of shuffled ones, on the same features and folds: the shuffled band is the honest
-chance level.
+own. One closed-form classifier (a class-balanced discriminant, its shrinkage tuned on training
+subjects for each labelling) serves the real labels and hundreds of shuffled ones, on the same
+features and folds: the shuffled band is the honest chance level.
 """
 
 from __future__ import annotations
@@ -331,7 +331,11 @@ class _Task:
                 continue
             rows = self.rows(own)
             probabilities = discriminate(
-                rows[~test], self.labellings[:, ~test], rows[test], n_classes
+                rows[~test],
+                self.labellings[:, ~test],
+                rows[test],
+                n_classes,
+                groups=self.subject[~test],
             )
             predicted[:, test] = probabilities.argmax(-1)
             score[test] = np.take_along_axis(probabilities[0], truth[test][:, None], 1)[:, 0]

@@ -105,12 +105,15 @@ def _problem(n_classes=3, d=6, n=90):
     return X, y, rng.normal(size=(30, d)) @ mixing
 
 
-def test_discriminant_equals_the_plain_formula():
-    X, y, test = _problem()
+@pytest.mark.parametrize("n", [90, 5])
+def test_discriminant_equals_the_plain_formula(n):
+    """Also with fewer rows than features."""
+    X, y, test = _problem(n=n)
+    y[:3] = [0, 1, 2]
     probabilities = discriminate(X, y, test, 3, shrinkage=0.2)
     a, b = (X - X.mean(0)) / X.std(0), (test - X.mean(0)) / X.std(0)
     means = np.stack([a[y == k].mean(0) for k in range(3)])
-    share = np.bincount(y) / len(y)
+    share = np.bincount(y, minlength=3) / len(y)
     total = a.T @ a / len(a)
     within = 0.8 * (total - (means.T * share) @ means) + 0.2 * np.trace(total) / 6 * np.eye(6)
     weights = np.linalg.solve(within, means.T)
@@ -145,6 +148,30 @@ def test_discriminant_treats_classes_alike_whatever_their_sizes():
     assert_allclose(discriminate(X, y, test, 2).argmax(1).mean(), 0.5, atol=0.06)
 
 
+def test_shrinkage_is_tuned_on_groups():
+    """Rows of a subject share an offset: only leaving subjects out shows that it is noise."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(16), 30)
+    y = np.tile([0, 1], 240)
+    offsets = rng.normal(size=(32, 60)) * 2
+
+    def draw(start):
+        X = offsets[groups + start] + rng.normal(size=(480, 60))
+        X[:, 0] += 1.5 * y
+        return X
+
+    train, test = draw(0), draw(16)
+    accuracy = {
+        name: np.mean(discriminate(train, y, test, 2, **settings).argmax(1) == y)
+        for name, settings in {
+            "tuned": {"groups": groups},
+            "least": {"shrinkage": 0.05},
+            "most": {"shrinkage": 0.95},
+        }.items()
+    }
+    assert accuracy["tuned"] >= max(accuracy["least"], accuracy["most"]) - 0.03
+
+
 def test_discriminant_edge_cases():
     X, y, test = _problem()
     assert_allclose(discriminate(X[:, :0], y, test[:, :0], 3), 1 / 3)
@@ -155,6 +182,7 @@ def test_discriminant_edge_cases():
     assert np.isfinite(discriminate(constant, y, np.column_stack([test, np.ones(30)]), 3)).all()
     wide = np.random.default_rng(0).normal(size=(12, 200))
     assert np.isfinite(discriminate(wide, [0, 1] * 6, wide, 2)).all()
+    assert np.isfinite(discriminate(wide, [0, 1] * 6, wide, 2, groups=[0] * 12)).all()
 
 
 def test_every_public_name_is_found_late():
