@@ -3,8 +3,7 @@
     NEURO_DATA=... python benchmarks/preprocess.py [--repeats 15] [--ica]
 
 Both read the same file, apply the same steps and end with the same array, which is checked. The
-bare script does only what a careful user would write; ours adds the search for flat and outlying
-channels where asked for, figures, and the dataset. Prints the median of the paired ratios.
+bare script does only what a careful user would write; ours adds checks, figures and the dataset. Prints the median of the paired ratios.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ def bare(path: Path, ica: bool) -> Any:
     spans, flat = mne.preprocessing.annotate_amplitude(
         raw, flat=1e-7, bad_percent=50, min_duration=1.0, picks="eeg", verbose="error"
     )
-    raw.set_annotations(raw.annotations + spans)
+    if len(spans):
+        raw.set_annotations(raw.annotations + spans)
     raw.info["bads"] += flat
     raw.info["bads"] += mne.preprocessing.find_bad_channels_lof(raw, picks="eeg", verbose="error")
     raw.filter(0.5, 30, picks=["eeg", "eog"], verbose="error")

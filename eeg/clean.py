@@ -76,6 +76,9 @@ def _without_numbers(inst: Recording, eeg: list[str], quality: Quality) -> list[
     import mne
 
     raw = isinstance(inst, mne.io.BaseRaw)
+    whole = inst.get_data(picks=eeg) if raw else inst.get_data(picks=eeg, copy=False)
+    if np.isfinite(whole).all():
+        return []
     empty, gaps = [], []
     for channel in eeg:
         missing = ~np.isfinite(inst.get_data(picks=[channel]))
@@ -111,7 +114,8 @@ def _flat(inst: Recording, limit: float, quality: Quality) -> list[str]:
         spans, flat = mne.preprocessing.annotate_amplitude(
             inst, flat=limit, bad_percent=50, min_duration=1.0, picks="eeg", verbose="error"
         )
-        inst.set_annotations(inst.annotations + spans, verbose="error")
+        if len(spans):
+            inst.set_annotations(inst.annotations + spans, verbose="error")
         return list(flat)
     data = inst.get_data(picks="eeg", copy=False, verbose="error")
     names = [name for name in eeg_names(inst) if name not in inst.info["bads"]]

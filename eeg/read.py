@@ -83,37 +83,34 @@ def _read(path: Path, csv: ColumnMap) -> mne.io.BaseRaw | mne.BaseEpochs:
 
     if is_csv(path):
         return read_csv(path, csv)
-    root = bids_root_of(path)
-    if _holds_epochs(path):
-        return _read_epochs(path)
-    if path.name.lower().endswith(".mat"):
+    root, name = bids_root_of(path), path.name.lower()
+    if name.endswith((".fif", ".fif.gz")):
+        return _read_fif(path)
+    if name.endswith(".set"):
+        return _read_eeglab(path, root)
+    if name.endswith(".mat"):
         return _read_fieldtrip(path)
     if root is not None:
         return _read_bids(path, root)
     return mne.io.read_raw(path, verbose="warning")
 
 
-def _holds_epochs(path: Path) -> bool:
+def _read_fif(path: Path) -> mne.io.BaseRaw | mne.BaseEpochs:
     import mne
 
-    name = path.name.lower()
-    if name.endswith((".fif", ".fif.gz")):
-        return bool(mne.what(path) == "epochs")
-    if name.endswith(".set"):
-        from mne.io.eeglab.eeglab import _check_load_mat
-
-        return int(_check_load_mat(str(path), uint16_codec=None).trials) > 1
-    return False
+    if mne.what(path) == "epochs":
+        # proj=False: stored projectors are applied when asked for, not because they are there.
+        return mne.read_epochs(path, proj=False, verbose="warning")
+    return mne.io.read_raw(path, verbose="warning")
 
 
-def _read_epochs(path: Path) -> mne.BaseEpochs:
+def _read_eeglab(path: Path, root: Path | None) -> mne.io.BaseRaw | mne.BaseEpochs:
     import mne
 
-    name = path.name.lower()
-    if name.endswith(".set"):
+    try:
+        return mne.io.read_raw(path, verbose="warning") if root is None else _read_bids(path, root)
+    except TypeError:  # MNE's way to say that the file holds several trials
         return mne.read_epochs_eeglab(path, verbose="warning")
-    # proj=False: applying stored projectors is a step to ask for, not one to find out about.
-    return mne.read_epochs(path, proj=False, verbose="warning")
 
 
 def _read_fieldtrip(path: Path) -> mne.io.BaseRaw | mne.BaseEpochs:

@@ -89,7 +89,7 @@ def finish(
     if steps.picks is not None:
         epochs = _pick(epochs, steps.picks, name)
     if check:
-        check_magnitude(microvolts(epochs[:: _every(epochs)], eeg_names(epochs)), name)
+        check_magnitude(microvolts(epochs, eeg_names(epochs), _some(epochs)), name)
     before = epochs.drop_log
     epochs = _reject(epochs, steps, quality)
     count_drops(epochs, before, quality)
@@ -99,8 +99,8 @@ def finish(
     return epochs
 
 
-def _every(epochs: mne.BaseEpochs) -> int:
-    return max(1, len(epochs) // 50)
+def _some(epochs: mne.BaseEpochs) -> slice:
+    return slice(None, None, -(-len(epochs) // 20) or 1)
 
 
 def _baseline(epochs: mne.BaseEpochs, steps: Steps, quality: Quality) -> None:
