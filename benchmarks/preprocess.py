@@ -3,7 +3,8 @@
     NEURO_DATA=... python benchmarks/preprocess.py [--repeats 15] [--ica]
 
 Both read the same file, apply the same steps and end with the same array, which is checked. The
-bare script does only what a careful user would write; ours adds checks, figures and the dataset. Prints the median of the paired ratios.
+bare script does only what a careful user would write; ours adds checks, figures and the dataset.
+Prints the median of the paired ratios.
 """
 
 from __future__ import annotations
