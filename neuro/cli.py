@@ -109,8 +109,12 @@ def run(
         int, typer.Option("--n-jobs", "-j", metavar="N", help="Items or members at once.")
     ] = 1,
     cluster: Annotated[
-        Cluster, typer.Option(help="Where stages are computed (slurm is not proven yet).")
-    ] = Cluster.local,
+        Cluster | None,
+        typer.Option(
+            help="Where stages are computed, unless their `compute:` says; default local."
+            " slurm is passed on to the engine and not proven yet."
+        ),
+    ] = None,
     cache: Cache = None,
     out: Out = RUNS,
 ) -> None:
@@ -126,7 +130,7 @@ def run(
         until=until,
         force=force or [],
         n_jobs=n_jobs,
-        cluster=cluster.value,
+        cluster=cluster.value if cluster else None,
         cache=_cache(cache, out),
         out=out,
     )
@@ -153,15 +157,16 @@ def plan(
 
     loaded = load_workflow(workflow, sets=sets or [])
     made = make_plan(loaded, Store(_cache(cache, out)), until=until, force=force or [])
-    rows = [
-        (step.name, step.stage, step.status, f"{step.n_missing} of {step.n_tasks}", step.reason)
-        for step in made.steps
-    ]
+    rows = [(s.name, s.stage, s.status, _to_compute(s), s.reason) for s in made.steps]
     console.table(
         ("stage", "use", "status", "to compute", "reason"),
         rows,
         styles=lambda row: "dim" if row[2] == "cached" else None,
     )
+
+
+def _to_compute(step: Any) -> str:
+    return "?" if step.key is None else f"{step.n_missing} of {step.n_tasks}"
 
 
 @app.command()

@@ -250,8 +250,8 @@ def test_decode_goes_on_after_a_bad_file(encoder: Path, tmp_path: Path) -> None:
 
 
 def test_decode_takes_the_encoders_options(encoder: Path, tmp_path: Path) -> None:
-    for words in (("--options",), ("--help",)):
-        code, said, _ = neuro("decode", encoder, *words, cwd=tmp_path)
+    for word in ("--options", "--help"):
+        code, said, _ = neuro("decode", encoder, word, cwd=tmp_path)
         assert code == 0
         assert "--align\ttrue or false\tfalse" in said
     file = encoder.parent / "new/s1.zarr"
@@ -358,7 +358,7 @@ def test_wrong_input_of_run_ends_with_2(study: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_with_130_and_one_line(study: Path, tmp_path: Path) -> None:
     words = ["run", study / "study.yaml", "--set", "scaled.wait=60"]
-    command = [SCRIPT, *map(str, words), "--set", f"scaled.trace={tmp_path / 'trace'}"]
+    command = [str(SCRIPT), *map(str, words), "--set", f"scaled.trace={tmp_path / 'trace'}"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment(TOY), stderr=subprocess.PIPE, text=True
     )
