@@ -203,11 +203,14 @@ class Engine:
         if where != "local":
             self.reporter.line(f"  {node.name}: passed on to '{where}', which is not proven yet")
         settings = _settings(node.compute, where)
-        with self._watched(node, jobs), _environment(jobs[0].threads, where), self._children():
+        with (
+            self._watched(node, jobs),
+            _environment(jobs[0].threads, where),
+            self._tidied(jobs),
+            self._children(),
+        ):
             try:
                 told = self._submit(node, orders, workers, settings)
-            except (KeyboardInterrupt, SystemExit):
-                raise
             except Exception as error:
                 return self._lost(jobs, error, where)
         return [Failure(**failure) for one in told for failure in json.loads(one)]
@@ -262,6 +265,16 @@ class Engine:
                 self._guard.acquire()
             self._folder = folder
         return self._folder
+
+    @contextlib.contextmanager
+    def _tidied(self, jobs: list[Job]) -> Iterator[None]:
+        """Remove what processes that were killed left half-written."""
+        try:
+            yield
+        finally:
+            for job in jobs:
+                for task in job.tasks:
+                    self.store.tidy(task.ref)
 
     @contextlib.contextmanager
     def _watched(self, node: Node, jobs: list[Job]) -> Iterator[None]:

@@ -13,7 +13,6 @@ from neuro.runner.store import Ref, Store
 from neuro.runner.tasks import Part, Task, Unknown, Values, record, resolve, value_of
 from neuro.runner.workflow import Node, Workflow
 
-
 _PLAIN_INPUT = re.compile(r"input changed: [^;]*")
 
 

@@ -265,6 +265,14 @@ class Store:
         if target.exists() and not self.has(ref):
             shutil.rmtree(target, ignore_errors=True)
 
+    def tidy(self, ref: Ref) -> None:
+        """Remove what a killed process left of a result, unless another one is making it."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.cache / "locks" / f"{ref.key}.lock")
+        with contextlib.suppress(Timeout, OSError), lock.acquire(timeout=0):
+            self.sweep_out(ref)
+
     # -- what is remembered beside the results --------------------------------------------------
 
     def _last(self, workflow: str, node: str) -> Path:

@@ -78,6 +78,8 @@ def bursts(params: BurstsParams, context: Context) -> Dataset:
 class ScaleParams(Params):
     factor: float = 2.0
     """What the signal is multiplied by."""
+    kill_on: str | None = None
+    """The item at which the process dies."""
     fail_on: str | None = None
     """The item that can't be scaled."""
     trace: str | None = None
@@ -100,6 +102,8 @@ def scale(data: Dataset, params: ScaleParams, context: Context) -> Dataset:
     """Multiply the signal; made for `each:`."""
     items = sorted(set(data.recording.values.tolist()))
     traced(params, ",".join(items))
+    if params.kill_on in items:
+        os.kill(os.getpid(), signal.SIGKILL)
     if params.fail_on in items:
         raise DataError(f"{params.fail_on} can't be scaled; leave it out")
     context.metric(f"scaled.{items[0]}.mean", float(data.signal.mean()))
@@ -148,12 +152,6 @@ def _train_one(bursts, params, context):
 @stage("toy-train", version=1, together=_train_together)
 def train(bursts: Dataset, params: TrainParams, context: Context) -> Encoder:
     """Fit the two-part encoder; made for `sweep:`."""
-    return _train_one(bursts, params, context)
-
-
-@stage("toy-train-alone", version=1)
-def train_alone(bursts: Dataset, params: TrainParams, context: Context) -> Encoder:
-    """Fit the two-part encoder, each member by itself."""
     return _train_one(bursts, params, context)
 
 
