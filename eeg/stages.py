@@ -91,7 +91,7 @@ def recordings(params: RecordingsParams, context: Context) -> Dataset:
     files nor bids_root is set, the trials of a simulated cohort whose truth is known.
     """
     from eeg import plots
-    from eeg.catalogue import find_recordings
+    from eeg.catalogue import catalogue_warnings, find_recordings
     from eeg.simulate import simulate_cohort
 
     if params.files is None and params.bids_root is None:
@@ -101,7 +101,7 @@ def recordings(params: RecordingsParams, context: Context) -> Dataset:
         return cohort
     chosen = params.model_dump(exclude={"simulate", "seed", "files", "csv"})
     found = find_recordings(params.files, csv=params.csv, **chosen)
-    for warning in found.attrs.get("warnings", []):
+    for warning in catalogue_warnings(found):
         context.warn(warning)
     context.section("Recordings", *plots.catalogue_blocks(found))
     return found
@@ -160,8 +160,8 @@ class BetaVAEParams(Params):
     """Weight of the KL term, in per-sample units; 0 is a plain autoencoder."""
     network: Literal["conv", "mlp"] = "conv"
     """1-D convolutions over time, or fully connected layers."""
-    n_hidden: int = Field(32, ge=1)
-    """Width of the network."""
+    n_hidden: int = Field(128, ge=1)
+    """Width of the dense layer next to the code."""
     train_on: Literal["single", "erp", "bootstrap", "single-to-erp"] = "single"
     """single trials; ERPs; averages of 1..n_average trials of one subject and condition; or
     one trial in, the subject's ERP without it out."""
@@ -207,7 +207,10 @@ def _train_together(
 
     signal = as_signal(inputs["epochs"])
     fitted = BetaVAE.fit_together(
-        [_estimator(p) for p in params], signal, scratch=contexts[0].scratch
+        [_estimator(p) for p in params],
+        signal,
+        scratch=contexts[0].scratch,
+        progress=contexts[0].progress,
     )
     for context, encoder in zip(contexts, fitted, strict=True):
         _report_encoder(context, encoder)
