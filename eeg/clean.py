@@ -52,6 +52,11 @@ def find_bads(inst: Recording, steps: Steps, quality: Quality, name: str) -> Non
     good = _refuse_all_bad(inst, quality, name)
     if steps.lof is not None:
         _outliers(inst, steps.lof, good, quality)
+    n_bad, n = len(quality["bad_channels"]), len(eeg)
+    if n_bad > n / 4:
+        quality["warnings"].append(
+            f"{n_bad} of {n} channels are bad: check the recording, channel_types and lof"
+        )
 
 
 def _refuse_all_bad(inst: Recording, quality: Quality, name: str) -> list[str]:
@@ -93,6 +98,8 @@ def _without_numbers(inst: Recording, eeg: list[str], quality: Quality) -> list[
     elif gaps:
         bad = ~np.isfinite(inst.get_data(picks=gaps)).all(axis=(1, 2))
         inst.drop(bad, reason="BAD_NAN", verbose="error")
+        if bad.all():
+            return []
     if empty or gaps:
         inst.apply_function(_bridge, picks=[*empty, *gaps], verbose="error")
     return empty

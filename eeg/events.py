@@ -124,10 +124,15 @@ def _annotated(raw: mne.io.BaseRaw) -> Samples:
     """Samples of each annotation that is neither a bad span nor an edge."""
     import mne
 
-    if not len(raw.annotations):
+    texts = sorted(set(raw.annotations.description.tolist()))
+    codes = {
+        text: code
+        for code, text in enumerate(texts, start=1)
+        if not text.lower().startswith(("bad", "edge"))
+    }
+    if not codes:
         return {}
-    regexp = r"^(?![Bb][Aa][Dd]|[Ee][Dd][Gg][Ee]).*$"
-    events, codes = mne.events_from_annotations(raw, regexp=regexp, verbose="error")
+    events, codes = mne.events_from_annotations(raw, event_id=codes, verbose="error")
     return {name: events[events[:, 2] == code, 0] for name, code in codes.items()}
 
 

@@ -27,7 +27,7 @@ from eeg.prepare import describe, known, prepare
 from eeg.quality import Quality
 from eeg.read import read_recording
 from eeg.steps import Steps
-from neuro.errors import DataError
+from neuro.errors import ContractError, DataError
 
 if TYPE_CHECKING:
     import mne
@@ -125,9 +125,14 @@ def replay(
     """
     import xarray as xr
 
-    record = dict(json.loads(record) if isinstance(record, str) else record)
+    record = dict((json.loads(record) if isinstance(record, str) else record) or {})
     if isinstance(source, xr.Dataset):
         return same_history(source, record)
+    if "steps" not in record:
+        raise ContractError(
+            "the training data carry no history of how they were made, so that a recording can't "
+            "be made like them; train on the result of eeg.preprocess (the stage eeg-epochs)"
+        )
     steps = Steps.model_validate(record["steps"])
     path = Path(source) if isinstance(source, str | Path) else None
     name = "recording" if path is None else str(path)
@@ -280,12 +285,14 @@ def _from_epochs(
     before = epochs.drop_log
     clean.find_bads(epochs, steps, quality, name)
     trials.count_drops(epochs, before, quality)
+    if not len(epochs):
+        return trials.cut_epochs(epochs, steps, name)
     with quality.listen():
         trials.filter_recording(epochs, steps, quality)
         if steps.ica is not None:
             quality.skip("ica", "needs a continuous recording")
         _mend(epochs, steps, quality, name)
-        return trials.cut_epochs(epochs, steps, quality, name)
+        return trials.cut_epochs(epochs, steps, name)
 
 
 def _mend(inst: Recording, steps: Steps, quality: Quality, name: str) -> None:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from eeg.clean import signal_types
 from eeg.convert import check_magnitude, eeg_names, microvolts, positions
 from eeg.events import count
@@ -46,7 +48,7 @@ def _fits(epochs: mne.BaseEpochs, l_freq: float) -> bool:
     return 3.3 / width <= epochs.tmax - epochs.tmin
 
 
-def cut_epochs(epochs: mne.BaseEpochs, steps: Steps, quality: Quality, name: str) -> mne.BaseEpochs:
+def cut_epochs(epochs: mne.BaseEpochs, steps: Steps, name: str) -> mne.BaseEpochs:
     """Crop ready-made epochs to the wanted window.
 
     Raises
@@ -81,6 +83,8 @@ def finish(
     -------
     mne.BaseEpochs
     """
+    if not len(epochs):
+        return _finish_none(epochs, steps, quality, name)
     _baseline(epochs, steps, quality)
     epochs = _rate(epochs, steps, quality)
     if steps.crop is not None:
@@ -97,6 +101,31 @@ def finish(
     if not len(epochs):
         quality["warnings"].append("no trial is left")
     return epochs
+
+
+def _finish_none(
+    epochs: mne.BaseEpochs, steps: Steps, quality: Quality, name: str
+) -> mne.BaseEpochs:
+    """Give no trials the rate, window and channels of the others, which MNE does not do."""
+    import mne
+
+    stand_in = mne.EpochsArray(
+        np.zeros((1, len(epochs.ch_names), len(epochs.times))),
+        epochs.info,
+        [[0, 0, min(epochs.event_id.values())]],
+        tmin=epochs.tmin,
+        event_id=epochs.event_id,
+        on_missing="ignore",
+        verbose="error",
+    )
+    calm = steps.model_copy(update=dict.fromkeys(("reject", "flat", "autoreject")))
+    finished = finish(stand_in, calm, Quality(), name, check=False).drop([0], verbose="error")
+    if epochs.metadata is not None:
+        with mne.use_log_level("error"):
+            finished.metadata = epochs.metadata
+    quality["epochs"]["after"] = count(finished)
+    quality["warnings"].append("no trial is left")
+    return finished
 
 
 def _some(epochs: mne.BaseEpochs) -> slice:
@@ -195,6 +224,8 @@ def _autoreject(epochs: mne.BaseEpochs, mode: str, quality: Quality) -> mne.Base
             "autoreject: the package 'autoreject' is not installed; "
             "pip install 'neuro-representations[autoreject]', or use reject"
         ) from error
+    import mne
+
     names = eeg_names(epochs)
     if mode == "local" and (len(names) < _FEW_FOR_LOCAL or not positions(epochs.info, names)):
         why = f"{len(names)} channels, or no positions; global thresholds instead"
@@ -208,7 +239,8 @@ def _autoreject(epochs: mne.BaseEpochs, mode: str, quality: Quality) -> mne.Base
         quality["autoreject"] = {kind: float(limit) for kind, limit in limits.items()}
     else:
         model = autoreject.AutoReject(picks="eeg", random_state=0, n_jobs=1, verbose=False)
-        epochs, log = model.fit_transform(epochs, return_log=True)
+        with mne.use_log_level("error"):
+            epochs, log = model.fit_transform(epochs, return_log=True)
         quality["autoreject"] = {"repaired": int((log.labels == 2).sum())}
     quality.did(f"autoreject ({mode})")
     return epochs

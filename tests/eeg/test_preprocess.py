@@ -340,6 +340,38 @@ def test_a_recording_with_no_trial_left_is_empty_and_says_so(make_raw, tmp_path)
     assert open_dataset(tmp_path / "x.zarr").sizes == both.sizes
 
 
+@pytest.mark.parametrize("rate", [{"resample": 90}, {"decim": 2}])
+def test_a_recording_that_loses_all_trials_early_keeps_the_shape_of_the_others(make_raw, rate):
+    import mne
+
+    steps = Steps(
+        h_freq=30, reference="average", crop=(0, 0.5), picks=["Pz", "Cz"], lof=None, **rate
+    )
+    expected, _ = preprocess(make_raw(), steps)
+    bad = mne.Annotations(0, 40, "BAD_asleep")
+    raw = make_raw()
+    found, quality = preprocess(raw.set_annotations(raw.annotations + bad), steps)
+    assert quality["dropped"] == {"BAD_asleep": 38}
+    assert set(quality["epochs"]["after"]) == {"target", "standard"}
+    epochs = epoch(make_raw())
+    epochs._data[:, 3, 5] = np.nan
+    gone, quality = preprocess(epochs, steps)
+    assert quality["dropped"] == {"BAD_NAN": 38}
+    for data in (found, gone):
+        assert data.sizes["trial"] == 0
+        assert data.channel.values.tolist() == ["Pz", "Cz"]
+        np.testing.assert_array_equal(data.time, expected.time)
+
+
+def test_bad_spans_are_no_events(make_raw):
+    import mne
+
+    raw = make_raw(events=())
+    raw.set_annotations(mne.Annotations([1, 2], 0, ["BAD_blink", "EDGE boundary"]))
+    with pytest.raises(DataError, match="no event found"):
+        preprocess(raw, Steps())
+
+
 def test_amplitude_limits_of_types_that_are_missing_are_said(make_raw):
     raw = make_raw(blinks=300e-6)
     _, quality = preprocess(raw, Steps(reject={"eog": "100 uV", "ecg": 1}, lof=None))
@@ -542,6 +574,12 @@ def test_replay_of_a_recording_without_the_event_or_with_no_trial_left(make_raw,
     loud = make_raw().apply_function(lambda x: 20 * x, picks="eeg", verbose="error")
     with pytest.raises(DataError, match=r"sub-03_eeg\.fif: no trial is left of 19.*amplitude"):
         replay(save(loud, tmp_path, "sub-03_eeg.fif"), record)
+
+
+@pytest.mark.parametrize("record", ["[]", {}])
+def test_training_data_without_history_can_not_be_replayed(make_raw, record):
+    with pytest.raises(ContractError, match=r"carry no history.*eeg-epochs"):
+        replay(make_raw(), record)
 
 
 def test_epochs_of_mne_make_a_round_trip(make_raw):
