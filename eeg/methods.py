@@ -32,18 +32,24 @@ def preprocessing(data: xr.Dataset) -> list[Sentence]:
             (),
         )
     ]
-    record = json.loads(data.attrs.get("preprocessing") or "{}")
-    steps = record.get("steps", {})
-    texts = [
-        text.format(v=_shown(steps[key]))
-        for key, text in _DONE.items()
-        if steps.get(key) not in (None, False, [])
-    ]
-    if texts:
-        said.append((f"With MNE-Python, {_listed(texts)}.", ("mne",)))
-    if steps.get("autoreject"):
-        said.append(("Rejection thresholds were found by autoreject.", ("autoreject",)))
+    steps = _applied(data)
+    if steps:
+        texts = [_DONE[key].format(v=_shown(value)) for key, value in steps.items()]
+        cited = [_CITED[key] for key in steps if key in _CITED]
+        said.append((f"With MNE-Python, {_listed(texts)}.", ("mne", *cited)))
     return said
+
+
+def _applied(data: xr.Dataset) -> dict[str, Any]:
+    """Return the steps that were asked for and not skipped in every recording."""
+    asked = json.loads(data.attrs.get("preprocessing") or "{}").get("steps", {})
+    skipped = [set(q.get("skipped", {})) for q in json.loads(data.attrs.get("quality") or "[]")]
+    everywhere = set.intersection(*skipped) if skipped else set()
+    return {
+        key: asked[key]
+        for key in _DONE
+        if asked.get(key) not in (None, False, []) and key not in everywhere
+    }
 
 
 _DONE = {
@@ -59,7 +65,9 @@ _DONE = {
     "resample": "trials were sampled at {v} Hz",
     "reject": "trials beyond a peak-to-peak amplitude of {v} V were dropped",
     "flat": "trials below a peak-to-peak amplitude of {v} V were dropped",
+    "autoreject": "trials were rejected by autoreject ({v})",
 }
+_CITED = {"lof": "lof", "autoreject": "autoreject"}
 
 
 def training(encoder: Any) -> list[Sentence]:
@@ -82,7 +90,7 @@ def training(encoder: Any) -> list[Sentence]:
         f"{counts['active']} were active, {counts['mixed']} mixed and {counts['passive']} passive."
     )
     return [
-        (text, ("higgins2017", "kingma2014", "pytorch", "lightning")),
+        (text, ("higgins2017", "kingma2014", "honke2020", "adam", "pytorch", "lightning")),
         (kept, ("bonheme2021",)),
     ]
 
@@ -95,7 +103,7 @@ def evaluation(n_subjects: int, n_folds: int, n_shuffles: int, n_boot: int) -> l
             f"{n_subjects} subjects; every subject was held out once. Intervals are 95 % "
             f"bootstrap intervals over subjects ({n_boot} samples), p-values come from "
             f"{n_shuffles} label shuffles and are corrected over labels after Holm.",
-            ("sklearn",),
+            ("bootstrap", "permutation", "holm", "ledoit-wolf", "sklearn"),
         )
     ]
 
