@@ -191,7 +191,7 @@ def fit_folds(
     together = getattr(type(estimator), "fit_together", None)
     if together is not None:
         subsets = [train for train, _ in folds]
-        return list(together(members, signal, subsets=subsets, scratch=scratch))
+        return list(together(members, signal, subsets=subsets, scratch=scratch, progress=progress))
     pairs: Iterable[Any] = list(zip(members, folds, strict=True))
     if progress is not None:
         pairs = progress(pairs, "folds", len(members))

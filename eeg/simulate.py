@@ -71,10 +71,10 @@ class Component:
 
 
 COMPONENTS = (
-    Component("p1", 0.100, 0.018, 6.5, ("O1", "O2"), 0.040, 0.006, 0.006),
-    Component("n1", 0.165, 0.024, -11.0, ("PO7", "PO8"), 0.045, 0.008, 0.008),
-    Component("p3", 0.340, 0.055, 12.5, ("Pz",), 0.060, 0.030, 0.025),
-    Component("lpp", 0.580, 0.110, 6.5, ("CPz",), 0.060, 0.030, 0.030, {"pleasant": 2.2}),
+    Component("p1", 0.100, 0.018, 6.5, ("O1", "O2"), 0.040, 0.008, 0.006),
+    Component("n1", 0.165, 0.024, -11.0, ("PO7", "PO8"), 0.045, 0.012, 0.008),
+    Component("p3", 0.340, 0.055, 12.5, ("Pz",), 0.060, 0.040, 0.025),
+    Component("lpp", 0.580, 0.110, 6.5, ("CPz",), 0.060, 0.040, 0.030, {"pleasant": 2.2}),
 )
 
 
@@ -106,8 +106,8 @@ LABELS: dict[str, Label] = {
     "null": Label(),
 }
 NUISANCE = ("gain", "alpha", "noise")
-AMPLITUDE_SD = 0.30
-GAIN_SD = 0.35
+AMPLITUDE_SD = 0.40
+GAIN_SD = 0.50
 
 
 def factor_names(components: Sequence[Component] = COMPONENTS) -> list[str]:
