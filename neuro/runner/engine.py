@@ -25,20 +25,15 @@ import psutil
 import pydantic
 
 from neuro.errors import InputError
+from neuro.runner.cores import cores, share, thread_variables
 from neuro.runner.files import writing
 from neuro.runner.plan import fresh
 from neuro.runner.progress import Reporter
 from neuro.runner.store import Ref, Store
 from neuro.runner.tasks import Task, label_text
-from neuro.runner.work import Failure, Job, compute, cores
+from neuro.runner.work import Failure, Job, compute
 from neuro.runner.workflow import Compute, Node
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
 # submitit ends jobs after two (local) or five (SLURM) minutes unless told otherwise
 _YEAR_MIN = 365 * 24 * 60
 _DAY_MIN = 24 * 60
@@ -159,13 +154,14 @@ class Engine:
         where = _place(node.compute.cluster or self.cluster or "local")
         unique = list({task.ref: task for task in tasks}.values())
         groups = _together(node, unique)
-        workers = self._workers(node, len(groups), where)
-        threads = node.compute.cpus or max(1, cores() // workers)
+        workers, threads = len(groups), node.compute.cpus or 1
+        if where == "local":
+            workers, threads = share(self.n_jobs, len(groups), node.compute.cpus, cores())
         since = time.time()
         jobs = [
             Job(
                 str(self.store.cache), node.name, node.stage.name, tuple(group),
-                threads if where != "local" else min(threads, cores()), force, since,
+                threads, force, since,
             )
             for group in groups
         ]  # fmt: skip
@@ -176,12 +172,6 @@ class Engine:
         for task in tasks:
             self.store.forget(task.ref)
         return failures
-
-    def _workers(self, node: Node, n_jobs: int, where: str) -> int:
-        if where != "local":
-            return n_jobs
-        room = max(1, cores() // (node.compute.cpus or 1))
-        return max(1, min(self.n_jobs, n_jobs, room))
 
     def _here(self, node: Node, jobs: list[Job]) -> list[Failure]:
         several = len(jobs) > 1
@@ -205,7 +195,7 @@ class Engine:
         settings = _settings(node.compute, where)
         with (
             self._watched(node, jobs),
-            _environment(jobs[0].threads, where),
+            thread_variables(jobs[0].threads) if where == "local" else contextlib.nullcontext(),
             self._tidied(jobs),
             self._children(),
         ):
@@ -369,26 +359,6 @@ def _settings(wanted: Compute, where: str) -> dict[str, Any]:
     if wanted.time is not None:
         settings["timeout_min"] = max(1, round(float(wanted.time)))
     return settings
-
-
-@contextlib.contextmanager
-def _environment(threads: int, where: str) -> Iterator[None]:
-    """Give local processes their share of the cores; libraries read it when they are loaded."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    if where == "local":
-        os.environ.update({name: _fewer(before[name], threads) for name in THREAD_VARIABLES})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _fewer(given: str | None, threads: int) -> str:
-    return str(min(int(given), threads)) if given and given.isdigit() else str(threads)
 
 
 def _tidy(engine: Path) -> None:

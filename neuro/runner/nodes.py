@@ -231,6 +231,7 @@ def _params(
         values[draft.file_field] = draft.files[0]
     _refuse_references(values, nodes, path, problems)
     _expand_paths(draft, values, path, site)
+    _expand_swept(draft, label, sweep, values, path, site)
     no_file = draft.each is not None and not isinstance(draft.each, RefNode) and not draft.files
     if len(problems.found) > before or no_file:
         return None
@@ -284,6 +285,28 @@ def _expand_paths(draft: Draft, values: dict[str, Any], path: str, site: _Site) 
         found = _paths(node, kind, f"{path}.{'.'.join(where)}", site)
         if found is not None:
             _put(values, list(where), found)
+
+
+def _expand_swept(
+    draft: Draft,
+    label: dict[str, Any],
+    sweep: yaml.Node | None,
+    values: dict[str, Any],
+    path: str,
+    site: _Site,
+) -> None:
+    for where, kind in paths.path_fields(draft.stage.params).items():
+        dotted = ".".join(where)
+        if sweep is None or dotted not in label:
+            continue
+        node = items(sweep)[dotted][1]
+        try:
+            found = paths.expand_all(label[dotted], site.base(node), kind)
+            _put(values, list(where), found)
+        except FileNotFoundError as error:
+            site.problems.add(node, f"{path}.sweep.{dotted}", f"no file matches '{error.args[0]}'")
+        except ValueError as error:
+            site.problems.add(node, f"{path}.sweep.{dotted}", str(error))
 
 
 def _node_at(nodes: dict[str, yaml.Node], where: tuple[str, ...]) -> yaml.Node | None:

@@ -40,7 +40,7 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Return what the run ran on."""
-    from neuro.runner.work import cores
+    from neuro.runner.cores import cores
 
     return {"platform": platform.platform(), "cores": cores(), "python": sys.executable}
 

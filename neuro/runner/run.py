@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuro.errors import InputError, NeuroError, StageError
-from neuro.runner.files import read_json, write_text
+from neuro.runner.files import read_json, write_text, writing
 from neuro.runner.folder import Done, RunFolder, notes
 from neuro.runner.plan import Step, assess, check_names
 from neuro.runner.progress import Reporter, duration_text
@@ -199,10 +199,11 @@ def _note_failure(folder: RunFolder, error: BaseException) -> None:
 
 
 def _conclude(folder: RunFolder, reporter: Reporter) -> Path:
-    folder.finish("done")
     kept = folder.store.cache / "reports" / f"{folder.workflow.name}.html"
-    build_report(folder.path, folder.store, folder.done, kept)
-    latest = folder.show_latest()
+    with writing(folder.path):
+        folder.finish("done")
+        build_report(folder.path, folder.store, folder.done, kept)
+        latest = folder.show_latest()
     reporter.line(f"results in {latest}")
     return latest
 

@@ -278,7 +278,8 @@ def _drafts(root: yaml.MappingNode, scope: Scope, home: Path, cwd: Path) -> dict
             drafts[name] = draft
     if stages is not None and not stages.value:
         scope.problems.add(stages, "stages", "there is no stage; a workflow needs at least one")
-    _check_defaults(defaults, drafts, scope.problems)
+    if len(drafts) == len(scope.stages):  # a stage that is not known may have the field
+        _check_defaults(defaults, drafts, scope.problems)
     return drafts
 
 

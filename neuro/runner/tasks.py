@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from neuro.errors import InputError
 from neuro.runner import paths
 from neuro.runner.keys import canonical, digest, result_key
 from neuro.runner.store import Ref, Store
@@ -191,7 +192,7 @@ class _Resolver:
         content: str | None = None,
     ) -> Task:
         stage = self.node.stage
-        files = self.store.fingerprints.of_all(_read_by(params))
+        files = self.store.fingerprints.of_all(_read_by(params, self.node.name))
         keys = {name: _input_key(source, content) for name, source in inputs.items()}
         key = result_key(stage.name, stage.version, params, keys, files)
         return Task(Ref(stage.name, key), params, inputs, files, label, item)
@@ -205,13 +206,16 @@ def _input_key(source: Source, content: str | None) -> Any:
     return source.refs[0].key
 
 
-def _read_by(params: Params) -> list[Path]:
+def _read_by(params: Params, stage: str) -> list[Path]:
     """Return every file that a stage reads according to its parameters."""
     found: list[Path] = []
     for where in paths.path_fields(type(params)):
         value = paths.get(params, where)
         found += value if isinstance(value, list) else [value] if value is not None else []
-    return [*found, *params.reads()]
+    try:
+        return [*found, *params.reads()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"stage '{stage}': what it reads can't be listed: {error}") from error
 
 
 def _short_names(files: tuple[Path, ...]) -> list[str]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import platform
-import sys
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from neuro.errors import NeuroError, StageError, StoreError
 from neuro.runner import kinds
 from neuro.runner.context import RunContext
+from neuro.runner.cores import torch_threads
 from neuro.runner.files import store_error
 from neuro.runner.keys import canonical
 from neuro.runner.memory import PeakMemory
@@ -138,7 +136,7 @@ def _make(job: Job, stage: Stage, tasks: list[Task], store: Store, reporter: Rep
             for t, folder in zip(tasks, folders, strict=True)
         ]  # fmt: skip
         started = time.monotonic()
-        with PeakMemory() as memory, _threads(job.threads):
+        with PeakMemory() as memory, torch_threads(job.threads):
             results = _call(stage, tasks, contexts, store)
         spent = (time.monotonic() - started) / len(tasks)
         for result, folder, manifest in zip(results, folders, manifests, strict=True):
@@ -248,25 +246,6 @@ def _joined(name: str, part: Part, returns: str, store: Store) -> Any:
         return kinds.join(values, returns)
     except NeuroError as error:
         raise StageError(f"{name}: the items don't fit together: {error}") from error
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Keep torch to its share of the cores; it is not imported for that."""
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch is not None else None
-    if torch is not None and before is not None and before > count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if torch is not None and before is not None:
-            torch.set_num_threads(before)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _message(error: BaseException) -> str:

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from neuro.runner import registry
+
+settings.register_profile("unhurried", deadline=None)  # machines of servers are shared
+settings.load_profile("unhurried")
 
 PLUGIN = Path(__file__).parents[1] / "plugin"
 

@@ -55,7 +55,7 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(study, tmp_pa
     usual = time.monotonic() - began
     moments = random.Random(5)
     killed = 0
-    for _ in range(5):
+    for _ in range(4):
         process = start(study, broken, 1)
         time.sleep(moments.uniform(0.2, 0.9) * usual)
         process.kill()
@@ -83,7 +83,9 @@ def test_processes_end_when_their_driver_is_killed(study, tmp_path):
     process.kill()
     process.wait()
     assert wait_until(lambda: not processes_of(tmp_path), 20)
-    assert study.plan()["bursts"][0] == "cached"
+    plan = study.plan(f"scaled.trace={trace}", "scaled.wait=120")
+    assert plan["bursts"] == ("cached", "")
+    assert plan["scaled"] == ("run", "interrupted last time")
 
 
 @pytest.mark.parametrize("n_jobs", ["1", "2"])

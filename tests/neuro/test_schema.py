@@ -197,6 +197,16 @@ def test_the_environment_is_read_and_asked_for(study, tmp_path, monkeypatch):
     assert study.load().nodes["bursts"].members[0].params.files == [tmp_path / "a.txt"]
 
 
+def test_files_can_be_swept(study, tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("x")
+    study.text = stage("sweep: {files: [a.txt, '*.txt']}")
+    members = study.load().nodes["bursts"].members
+    assert [len(member.params.files) for member in members] == [1, 2]
+    (found,) = problems(study, stage("sweep: {files: [a.txt, c.txt]}"))
+    assert "stages.bursts.sweep.files: no file matches" in found
+
+
 def test_home_is_expanded_and_null_stays(study, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "b[1].txt").write_text("x")
