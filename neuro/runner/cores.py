@@ -71,11 +71,11 @@ def _fewer(given: str | None, threads: int) -> str:
 def torch_threads(count: int) -> Iterator[None]:
     """Keep torch to its share of the cores; it is not imported for that."""
     torch = sys.modules.get("torch")
-    before = torch.get_numtorch_threads() if torch is not None else None
+    before = torch.get_num_threads() if torch is not None else None
     if torch is not None and before is not None and before > count:
-        torch.set_numtorch_threads(count)
+        torch.set_num_threads(count)
     try:
         yield
     finally:
         if torch is not None and before is not None:
-            torch.set_numtorch_threads(before)
+            torch.set_num_threads(before)
