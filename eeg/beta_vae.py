@@ -156,7 +156,7 @@ class BetaVAE(Encoder):
 
     # Fitting ------------------------------------------------------------------------------
 
-    def fit(
+    def fit(  # type: ignore[override]
         self,
         X: Any,
         y: Any = None,
@@ -502,8 +502,10 @@ class BetaVAE(Encoder):
             )
 
     def _encode(self, X: Floats) -> tuple[Floats, Floats]:
-        """Return posterior means and variances."""
-        X = self.standardizer_.transform(X).astype(np.float32, copy=False)
+        """Return posterior means and variances of trials in uV."""
+        return self._posterior(self.standardizer_.transform(X).astype(np.float32, copy=False))
+
+    def _posterior(self, X: Floats) -> tuple[Floats, Floats]:
         mean, log_variance = self._in_batches(lambda x: self.network_.encode(x), X)
         return mean, np.exp(log_variance)
 

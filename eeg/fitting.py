@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from neuro.sources import Source
 from neuro.split import split_groups
 from neuro.standardize import Standardizer
 
+Ints = NDArray[np.int64]
 Columns = dict[str, NDArray[np.str_] | None]
 
 
@@ -33,6 +34,31 @@ class _Data:
     values: NDArray[np.float32]
     columns: Columns
     fitted: dict[str, Any]  # attributes that `start_fit` learned from it
+    kept: dict[Any, Any] = field(default_factory=dict)
+
+    def scalers(
+        self, estimator: BetaVAE, groups: Ints | None, train: Ints
+    ) -> tuple[Standardizer, Standardizer | None]:
+        """Return the statistics of inputs and, where they differ, of targets."""
+        mode, n_average = estimator.train_on, estimator.n_average
+        key = (mode, n_average, train.tobytes())
+        if key not in self.kept and mode == "single":
+            whole = len(train) == len(self.values)
+            self.kept[key] = Standardizer.fit(self.values if whole else self.values[train]), None
+        elif key not in self.kept:
+            source = training_batches(
+                self.values, groups, mode, estimator.batch_size, index=train, n_average=n_average
+            )
+            self.kept[key] = statistics(source)
+        return self.kept[key]
+
+    def standardized(self, scaler: Standardizer, precision: str) -> NDArray[np.floating]:
+        """Return the trials standardised, once for every different statistics."""
+        key = (scaler.mean.tobytes(), scaler.sd.tobytes(), precision)
+        if key not in self.kept:
+            dtype = np.float64 if precision == "64" else np.float32
+            self.kept[key] = scaler.transform(self.values.astype(dtype, copy=False))
+        return self.kept[key]
 
 
 @dataclass
@@ -135,33 +161,28 @@ def _member(estimator: BetaVAE, data: _Data, device: torch.device) -> _Member:
         seed = check_random_state(seed).randint(2**31)
     start, order, noise, split = map(int, np.random.SeedSequence(int(seed)).generate_state(4))
     train, held_out = _split(estimator, data, split)
-    values = data.values.astype(np.float64) if estimator.precision == "64" else data.values
     groups = _groups(data.columns)
+    scaler, target = data.scalers(estimator, groups, train)
+    estimator.standardizer_ = scaler
+    estimator.target_standardizer_ = target or scaler
+    values = data.standardized(scaler, estimator.precision)
+    relative = None if target is None else _relative(target, scaler)
 
-    def source(index: NDArray[np.int64], shuffle: bool) -> Source:
+    def source(index: Ints, shuffle: bool) -> Source:
         return training_batches(
             values, groups, estimator.train_on, estimator.batch_size,
-            index=index, n_average=estimator.n_average, seed=order, device=device, shuffle=shuffle,
+            index=index, n_average=estimator.n_average, target=relative, seed=order,
+            device=device, shuffle=shuffle,
         )  # fmt: skip
 
-    batches = source(train, True)
-    estimator.standardizer_, estimator.target_standardizer_ = _statistics(
-        estimator, data, train, batches
-    )
-    objective = _objective(estimator, start)
     validation = source(held_out, False) if len(held_out) else None
-    return _Member(estimator, objective, batches, validation, noise)
+    return _Member(estimator, _objective(estimator, start), source(train, True), validation, noise)
 
 
 def _objective(estimator: BetaVAE, seed: int) -> BetaVAEObjective:
-    scaler, target = estimator.standardizer_, estimator.target_standardizer_
     objective = BetaVAEObjective(
         estimator._new_network(seed),
         beta=float(estimator.beta),
-        mean=torch.from_numpy(scaler.mean),
-        sd=torch.from_numpy(scaler.sd),
-        target_mean=torch.from_numpy(target.mean),
-        target_sd=torch.from_numpy(target.sd),
         learning_rate=float(estimator.learning_rate),
         warmup_epochs=estimator.warmup_epochs,
         capacity=estimator.capacity,
@@ -169,19 +190,12 @@ def _objective(estimator: BetaVAE, seed: int) -> BetaVAEObjective:
     return objective.double() if estimator.precision == "64" else objective
 
 
-def _statistics(
-    estimator: BetaVAE, data: _Data, train: NDArray[np.int64], batches: Source
-) -> tuple[Standardizer, Standardizer]:
-    if estimator.train_on != "single":
-        return statistics(batches)
-    whole = len(train) == len(data.values)
-    scaler = Standardizer.fit(data.values if whole else data.values[train])
-    return scaler, scaler
+def _relative(target: Standardizer, scaler: Standardizer) -> Standardizer:
+    """Return what standardises a target that was standardised as an input."""
+    return Standardizer((target.mean - scaler.mean) / scaler.sd, target.sd / scaler.sd)
 
 
-def _split(
-    estimator: BetaVAE, data: _Data, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _split(estimator: BetaVAE, data: _Data, seed: int) -> tuple[Ints, Ints]:
     """Keep whole subjects aside for validation (trials, where subjects are not known)."""
     n = len(data.values)
     if not estimator.validation_fraction:
@@ -199,7 +213,7 @@ def _split(
     return train.astype(np.int64), held_out.astype(np.int64)
 
 
-def _groups(columns: Columns) -> NDArray[np.int64] | None:
+def _groups(columns: Columns) -> Ints | None:
     """Number subject and condition of every trial together; None where subjects aren't known."""
     subject, condition = columns["subject"], columns["condition"]
     if subject is None:
@@ -228,7 +242,7 @@ def _rows(column: Any, rows: NDArray[Any] | None) -> Any:
 def _posterior(estimator: BetaVAE, batches: Source) -> tuple[Any, Any]:
     """Return posterior means and variances of one epoch's training samples."""
     batches.set_epoch(0)
-    pairs = [estimator._encode(batch["x"].float().cpu().numpy()) for batch in batches]
+    pairs = [estimator._posterior(batch["x"].float().cpu().numpy()) for batch in batches]
     means, variances = zip(*pairs, strict=True)
     return np.concatenate(means), np.concatenate(variances)
 

@@ -40,6 +40,8 @@ class GroupBatches:
         For ``bootstrap``.
     index : ndarray of int
         The trials to use; groups consist of these alone.
+    target : Standardizer, optional
+        Applied to the targets of ``single-to-erp``.
     seed : int
     device : str or torch.device
     shuffle : bool
@@ -66,6 +68,7 @@ class GroupBatches:
         *,
         index: Ints,
         n_average: int = 1,
+        target: Standardizer | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
         shuffle: bool = True,
@@ -90,6 +93,12 @@ class GroupBatches:
         self.starts = np.cumsum(self.sizes) - self.sizes
         self.table = torch.from_numpy(np.ascontiguousarray(X)).flatten(1).to(self.device)
         self.averages = self._averages()
+        self.target = None
+        if target is not None:
+            numbers = (
+                torch.from_numpy(n).to(self.table)[:, None] for n in (target.mean, target.sd)
+            )
+            self.target = tuple(numbers)
 
     def __len__(self) -> int:
         return -(-len(self.index) // self.batch_size)
@@ -119,8 +128,11 @@ class GroupBatches:
         rows = torch.from_numpy(self.index[chosen]).to(self.device)
         trial = self.table.index_select(0, rows)
         n = torch.from_numpy(self.sizes[self.group[chosen]]).to(trial)[:, None]
-        others = average + (average - trial) / (n - 1)  # the mean of the other n - 1
-        return {"x": self._shaped(trial), "target": self._shaped(others)}
+        others = self._shaped(average + (average - trial) / (n - 1))  # the mean of the other n - 1
+        if self.target is not None:
+            mean, sd = self.target
+            others = (others - mean) / sd
+        return {"x": self._shaped(trial), "target": others}
 
     def _windows(self, rng: np.random.Generator, order: Ints) -> tuple[Ints, Ints]:
         """Return the trials of every average, one after another, and where each begins.
@@ -153,6 +165,9 @@ class GroupBatches:
         bounds = np.concatenate([self.starts, [len(place)]])
         return self._mean(self.index[place], bounds, 0, len(self.starts))
 
+    def _per_channel(self, numbers: Floats) -> Tensor:
+        return torch.from_numpy(numbers).to(self.table)[:, None]
+
     def _shaped(self, flat: Tensor) -> Tensor:
         return flat.unflatten(1, self.shape)
 
@@ -165,6 +180,7 @@ def training_batches(
     *,
     index: Ints | None = None,
     n_average: int = 1,
+    target: Standardizer | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
     shuffle: bool = True,
@@ -180,12 +196,13 @@ def training_batches(
     chosen = np.arange(len(X)) if index is None else np.asarray(index, dtype=np.int64)
     return GroupBatches(
         X, groups, mode, batch_size,
-        index=chosen, n_average=n_average, seed=seed, device=device, shuffle=shuffle,
+        index=chosen, n_average=n_average, target=target, seed=seed, device=device,
+        shuffle=shuffle,
     )  # fmt: skip
 
 
-def statistics(source: Source) -> tuple[Standardizer, Standardizer]:
-    """Return mean and standard deviation per channel of the inputs and of the targets.
+def statistics(source: Source) -> tuple[Standardizer, Standardizer | None]:
+    """Return mean and standard deviation per channel of the inputs, and of the targets if any.
 
     They are taken over one epoch, since an average of trials is smaller than a trial.
 
@@ -199,8 +216,8 @@ def statistics(source: Source) -> tuple[Standardizer, Standardizer]:
     for batch in source:
         for name, tensor in batch.items():
             moments.setdefault(name, _Moments(tensor)).add(tensor)
-    x = moments["x"].standardizer()
-    return x, moments["target"].standardizer() if "target" in moments else x
+    target = moments.get("target")
+    return moments["x"].standardizer(), None if target is None else target.standardizer()
 
 
 class _Moments:

@@ -79,7 +79,7 @@ class MemberOptimizer(torch.optim.Optimizer):
         self.active: list[bool] | None = None
         super().__init__(parameters, {"lr": 0.0})
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every active member."""
         result = closure() if closure is not None else None
         for member, optimizer in enumerate(self.inner):

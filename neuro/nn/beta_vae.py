@@ -25,7 +25,7 @@ _CPU_BATCH = 200_000
 
 
 class BetaVAEObjective(Objective):
-    """Beta-VAE with a Gaussian likelihood of unit width on standardised signals.
+    """Beta-VAE with a Gaussian likelihood of unit width, on standardised signals.
 
     With ``beta = 0`` it is the plain autoencoder: the posterior mean is decoded, nothing is
     sampled.
@@ -36,10 +36,6 @@ class BetaVAEObjective(Objective):
     beta : float
         Weight of the KL term in per-sample units (Higgins et al. 2017, eq. 4); with `capacity`
         the weight of the constraint (Burgess et al. 2018, eq. 8).
-    mean, sd : Tensor, shape (channel,)
-        Standardisation of the input.
-    target_mean, target_sd : Tensor, shape (channel,), optional
-        Standardisation of the target where it isn't the input.
     learning_rate : float
         Of Adam.
     warmup_epochs : int
@@ -50,20 +46,12 @@ class BetaVAEObjective(Objective):
 
     stackable: ClassVar[bool] = True
     beta: Tensor
-    mean: Tensor
-    sd: Tensor
-    target_mean: Tensor
-    target_sd: Tensor
 
     def __init__(
         self,
         network: ConvVAE | MLPVAE,
         *,
         beta: float,
-        mean: Tensor,
-        sd: Tensor,
-        target_mean: Tensor | None = None,
-        target_sd: Tensor | None = None,
         learning_rate: float = 1e-3,
         warmup_epochs: int = 0,
         capacity: float | None = None,
@@ -72,14 +60,7 @@ class BetaVAEObjective(Objective):
         self.network = network
         self.learning_rate, self.warmup_epochs = learning_rate, warmup_epochs
         self.capacity = capacity
-        self.register_buffer("beta", torch.tensor([[float(beta)]], dtype=mean.dtype))
-        for name, values in {
-            "mean": mean,
-            "sd": sd,
-            "target_mean": mean if target_mean is None else target_mean,
-            "target_sd": sd if target_sd is None else target_sd,
-        }.items():
-            self.register_buffer(name, values.reshape(1, 1, -1, 1).clone())
+        self.register_buffer("beta", torch.tensor([[float(beta)]]))
 
     def phases(self) -> list[Phase]:
         """Return one optimiser: Adam, one fused pass over the parameters."""
@@ -95,14 +76,12 @@ class BetaVAEObjective(Objective):
         Parameters
         ----------
         batch : dict
-            ``x`` and optionally ``target``: ``([member,] batch, channel, time)`` in the units of
-            the signal; ``weight (member, batch)`` where members have unequal rows.
+            ``x`` and optionally ``target``: ``([member,] batch, channel, time)``, standardised;
+            ``weight (member, batch)`` where members have unequal rows.
         state : State
         """
-        inputs = self._standardized(batch["x"], self.mean, self.sd)
-        target = inputs
-        if "target" in batch:
-            target = self._standardized(batch["target"], self.target_mean, self.target_sd)
+        inputs = _with_members(batch["x"])
+        target = _with_members(batch["target"]) if "target" in batch else inputs
         mean, log_variance = (t.to(inputs.dtype) for t in self.network.encode(inputs))
         z = self._latent(mean, log_variance, state)
         output = self.network.decode(z).to(inputs.dtype)
@@ -115,10 +94,6 @@ class BetaVAEObjective(Objective):
             "reconstruction": average(reconstruction),
             "kl": average(kl),
         }
-
-    @staticmethod
-    def _standardized(x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
-        return ((x[None] if x.ndim == 3 else x) - mean) / sd
 
     def _latent(self, mean: Tensor, log_variance: Tensor, state: State) -> Tensor:
         if not state.training or not self.stochastic:
@@ -148,11 +123,10 @@ class BetaVAEObjective(Objective):
         """Say yes on a GPU, and on a CPU where members and batches are small."""
         if device.type != "cpu":
             return True
-        parameters = sum(p.numel() for p in self.network.parameters())
-        times = getattr(self.network, "n_times", None)
-        if times is None:
+        if not isinstance(self.network, ConvVAE):
             return False
-        floats = batch_size * self.mean.numel() * times
+        parameters = sum(p.numel() for p in self.network.parameters())
+        floats = batch_size * self.network.n_channels * self.network.n_times
         return parameters <= _CPU_PARAMETERS and floats <= _CPU_BATCH
 
     def compile_networks(self) -> None:
@@ -169,6 +143,10 @@ class BetaVAEObjective(Objective):
             "warmup_epochs": self.warmup_epochs,
             "capacity": self.capacity,
         }
+
+
+def _with_members(x: Tensor) -> Tensor:
+    return x[None] if x.ndim == 3 else x
 
 
 def _average(weight: Tensor | None) -> Any:

@@ -33,14 +33,17 @@ class Linear(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.weight = _uniform((1, n_out, n_in), n_in, generator)
-        self.bias = _uniform((1, n_out), n_in, generator)
+        # (in, out), unlike torch.nn.Linear: the gradient then needs no transposed copy.
+        self.weight = _uniform((1, n_in, n_out), n_in, generator)
+        self.bias = _uniform((1, 1, n_out), n_in, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(member, batch, n_in)`` to ``(member, batch, n_out)``."""
-        if len(self.weight) == 1:
-            return F.linear(x, self.weight[0], self.bias[0])
-        return torch.baddbmm(self.bias[:, None], x, self.weight.transpose(1, 2))
+        if len(self.weight) > 1:
+            return torch.baddbmm(self.bias, x, self.weight)
+        # Squeezing is free; indexing would fill a gradient with zeros first.
+        bias, x, weight = self.bias.squeeze(0), x.squeeze(0), self.weight.squeeze(0)
+        return torch.addmm(bias, x, weight).unsqueeze(0)
 
 
 class Conv1d(nn.Module):
@@ -94,14 +97,14 @@ class Conv1d(nn.Module):
 def members_to_channels(x: Tensor) -> Tensor:
     """Turn ``(member, batch, channel, time)`` into ``(batch, member x channel, time)``."""
     if len(x) == 1:
-        return x[0]
+        return x.squeeze(0)
     return x.transpose(0, 1).reshape(x.shape[1], -1, x.shape[-1])
 
 
 def channels_to_members(x: Tensor, members: int) -> Tensor:
     """Turn ``(batch, member x channel, time)`` into ``(member, batch, channel, time)``."""
     if members == 1:
-        return x[None]
+        return x.unsqueeze(0)
     return x.unflatten(1, (members, -1)).transpose(0, 1)
 
 

@@ -41,7 +41,7 @@ class ConvVAE(nn.Module):
         super().__init__()
         g = torch.Generator().manual_seed(seed)
         first, second = _WIDTHS
-        self.n_times = n_times
+        self.n_channels, self.n_times = n_channels, n_times
         self.padding = -n_times % _SPAN
         flat = second * ((n_times + self.padding) // _SPAN)
         self.down_1 = Conv1d(n_channels, first, _STRIDE, g)
