@@ -262,6 +262,7 @@ def evaluate(epochs: Dataset, encoder: Encoder, params: EvaluateParams, context:
 
     from eeg import evaluate as room
     from eeg import methods, plots
+    from neuro.report import Table as Block
 
     settings = params.model_dump()
     result = room.evaluate(
@@ -282,6 +283,7 @@ def evaluate(epochs: Dataset, encoder: Encoder, params: EvaluateParams, context:
         "Denoised single trials",
         *plots.denoised_blocks(found.examples, epochs["time"].values, epochs["channel"].values),
     )
-    context.section("ERP recovery", *plots.recovery_blocks(found.estimates, found.notes))
+    paired = Block(found.difference_table(), "Paired differences over subjects.")
+    context.section("ERP recovery", *plots.recovery_blocks(found.estimates, found.notes), paired)
     context.section("Labels", *plots.classification_blocks(result.classification.by_name()))
     return pd.DataFrame(found.table())
