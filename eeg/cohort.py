@@ -61,7 +61,7 @@ class Cohort:
         DataError
             Where the trials have no subjects, or hold NaN.
         """
-        signal = data["signal"] if hasattr(data, "data_vars") else data
+        signal: Any = data["signal"] if hasattr(data, "data_vars") else data
         if "subject" not in signal.coords:
             raise DataError(
                 "the trials have no coordinate 'subject', so people can't be held out: "

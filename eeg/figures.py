@@ -452,8 +452,9 @@ def _point(axes: Axes, row: int, estimate: Mapping[str, Any], colour: str) -> No
 
 def _legend_below(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncols": 2}
-        axes.legend(fontsize=7, frameon=False, **place)
+        axes.legend(
+            fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2
+        )
 
 
 def _legend_beside(axes: Axes) -> None:

@@ -118,7 +118,7 @@ class Components:
 
     def transform(self, X: Floats) -> Floats:
         """Scores (n, n_components) of trials (n, d)."""
-        return ((X - self.mean) / self.scale) @ self.axes.T
+        return np.matmul((X - self.mean) / self.scale, self.axes.T, dtype=np.float32)
 
 
 def ridge_paths(

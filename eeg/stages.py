@@ -225,9 +225,9 @@ def _report_encoder(context: Context, encoder: BetaVAE) -> None:
     for name, value in encoder.counts_.items():
         context.metric(f"vae.{name}", value, unit="latents")
     context.section(
-        "Training", *plots.training_blocks(encoder.history_, encoder.kl_, encoder.types_)
+        "Training", *plots.training_blocks(encoder.history_, encoder.kl_, encoder.types_.tolist())
     )
-    context.section("Latents", *plots.traversal_blocks(encoder.traverse(), encoder.kept_))
+    context.section("Latents", *plots.traversal_blocks(encoder.traverse(), encoder.kept_.tolist()))
 
 
 @stage("eeg-beta-vae", version=1, together=_train_together)
@@ -281,7 +281,9 @@ def evaluate(epochs: Dataset, encoder: Encoder, params: EvaluateParams, context:
     found = result.recovery
     context.section(
         "Denoised single trials",
-        *plots.denoised_blocks(found.examples, epochs["time"].values, epochs["channel"].values),
+        *plots.denoised_blocks(
+            found.examples, epochs["time"].values, epochs["channel"].values.tolist()
+        ),
     )
     paired = Block(found.difference_table(), "Paired differences over subjects.")
     context.section("ERP recovery", *plots.recovery_blocks(found.estimates, found.notes), paired)

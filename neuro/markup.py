@@ -97,7 +97,7 @@ def block_html(block: Block) -> str:
         case Warning():
             return f'<div class="neuro-warning" role="alert">{escape(block.text)}</div>'
         case Table():
-            return table_html(list(block.rows), block.caption, block.units)
+            return table_html([dict(row) for row in block.rows], block.caption, block.units)
         case Html():
             return _frame(block) if block.sandbox else block.html
         case Figure():
