@@ -97,7 +97,7 @@ def block_html(block: Block) -> str:
         case Warning():
             return f'<div class="neuro-warning" role="alert">{escape(block.text)}</div>'
         case Table():
-            return table_html([dict(row) for row in block.rows], block.caption, block.units)
+            return table_html(_stored_rows(block), block.caption, block.units)
         case Html():
             return _frame(block) if block.sandbox else block.html
         case Figure():
@@ -170,6 +170,11 @@ def _cell(value: Any, numeric: bool, raw: bool) -> str:
         return f"<td>{value or ''}</td>"
     shown = number(value) if not isinstance(value, str) else value
     return f'<td class="{"number" if numeric else "text"}">{escape(shown)}</td>'
+
+
+def _stored_rows(block: Table) -> list[Mapping[str, Any]]:
+    rows: Any = block.rows  # read back from JSON, where a frame has become a list
+    return list(rows)
 
 
 def _figure(block: Figure) -> str:
