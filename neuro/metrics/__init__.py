@@ -12,6 +12,8 @@ _LATE = {
     "kept_latents": "latents",
     "kl_per_latent": "latents",
     "latent_counts": "latents",
+    "latent_stability": "udr",
+    "match_latents": "udr",
     "variable_types": "latents",
     "weighted_balanced_accuracy": "classification",
 }
