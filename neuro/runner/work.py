@@ -7,6 +7,8 @@ import errno
 import platform
 import time
 import traceback
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +138,11 @@ def _make(job: Job, stage: Stage, tasks: list[Task], store: Store, reporter: Rep
             for t, folder in zip(tasks, folders, strict=True)
         ]  # fmt: skip
         started = time.monotonic()
-        with PeakMemory() as memory, torch_threads(job.threads):
+        with (
+            PeakMemory() as memory,
+            torch_threads(job.threads),
+            _warnings_to(contexts[0]),
+        ):
             results = _call(stage, tasks, contexts, store)
         spent = (time.monotonic() - started) / len(tasks)
         for result, folder, manifest in zip(results, folders, manifests, strict=True):
@@ -165,6 +171,22 @@ def _call(stage: Stage, tasks: list[Task], contexts: list[RunContext], store: St
     if len(results) != len(tasks):
         raise StageError(f"'{stage.name}' gave {len(results)} results for {len(tasks)} members")
     return list(results)
+
+
+@contextlib.contextmanager
+def _warnings_to(context: RunContext) -> Iterator[None]:
+    """Show the warnings of a stage's own code as the run's, each text once."""
+    told: set[str] = set()
+
+    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        text = str(message)
+        if issubclass(category, UserWarning) and text not in told:
+            told.add(text)
+            context.warn(text)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _inputs(stage: Stage, task: Task, store: Store, opened: dict[Ref, Any]) -> dict[str, Any]:

@@ -120,3 +120,17 @@ def test_bars_within_bars_at_a_terminal(stream):
             seen.append(item + inner)
     assert seen == ["ac", "ad", "bc", "bd"]
     assert "at bd" in stream.getvalue()
+
+
+def test_warnings_of_a_stage_become_the_runs() -> None:
+    import warnings
+
+    from neuro.runner.work import _warnings_to
+
+    told: list[str] = []
+    context = type("Context", (), {"warn": lambda self, text: told.append(text)})()
+    with _warnings_to(context):
+        warnings.warn("beta may be too small", stacklevel=1)
+        warnings.warn("beta may be too small", stacklevel=1)
+        warnings.warn("old name", DeprecationWarning, stacklevel=1)
+    assert told == ["beta may be too small"]
