@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from neuro.encoder import Encoder
 from neuro.errors import ContractError, DataError, InputError
-from neuro.metrics.latents import kept_latents, kl_per_latent, latent_counts, variable_types
+from neuro.metrics.latents import kept_latents, kl_per_latent, variable_types
 from neuro.standardize import Standardizer
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class BetaVAE(Encoder):
         ----------
         X : as in `fit`
         return_variance : bool
-            Return the posterior variances too.
+            Return the posterior variances too (0 for an autoencoder).
 
         Returns
         -------
@@ -482,10 +482,12 @@ class BetaVAE(Encoder):
 
     def _describe(self, mean: Floats, variance: Floats) -> None:
         """Learn what every latent carries, and warn where it is too little or too much."""
-        self.kl_ = kl_per_latent(mean, variance)
+        # An autoencoder has no variance; how far its means go is told in the same unit.
+        self.kl_ = kl_per_latent(mean, variance if self.beta else np.ones_like(mean))
         self.kept_ = kept_latents(self.kl_)
         self.types_ = variable_types(variance)
-        self.counts_ = latent_counts(mean, variance)
+        counts = {str(t): int((self.types_ == t).sum()) for t in ("active", "mixed", "passive")}
+        self.counts_ = {"kl_active": int(self.kept_.sum()), **counts}
         if not self.beta:
             return
         if not self.kept_.any():
@@ -507,7 +509,7 @@ class BetaVAE(Encoder):
 
     def _posterior(self, X: Floats) -> tuple[Floats, Floats]:
         mean, log_variance = self._in_batches(lambda x: self.network_.encode(x), X)
-        return mean, np.exp(log_variance)
+        return mean, np.exp(log_variance) if self.beta else np.zeros_like(mean)
 
     def _decode(self, Z: Floats) -> Floats:
         """Return signals in uV."""

@@ -28,7 +28,7 @@ class BetaVAEObjective(Objective):
     """Beta-VAE with a Gaussian likelihood of unit width, on standardised signals.
 
     With ``beta = 0`` it is the plain autoencoder: the posterior mean is decoded, nothing is
-    sampled.
+    sampled, and the variance counts as 1.
 
     Parameters
     ----------
@@ -83,7 +83,10 @@ class BetaVAEObjective(Objective):
         inputs = _with_members(batch["x"])
         target = _with_members(batch["target"]) if "target" in batch else inputs
         mean, log_variance = (t.to(inputs.dtype) for t in self.network.encode(inputs))
-        z = self._latent(mean, log_variance, state)
+        # An autoencoder's variances mean nothing and nothing holds them: left alone, they overflow.
+        samples = self.beta[..., None] > 0
+        log_variance = log_variance * samples
+        z = self._latent(mean, log_variance, samples, state)
         output = self.network.decode(z).to(inputs.dtype)
         reconstruction = gaussian_reconstruction(output, target)
         kl = gaussian_kl(mean, log_variance).sum(-1)
@@ -95,11 +98,11 @@ class BetaVAEObjective(Objective):
             "kl": average(kl),
         }
 
-    def _latent(self, mean: Tensor, log_variance: Tensor, state: State) -> Tensor:
+    def _latent(self, mean: Tensor, log_variance: Tensor, samples: Tensor, state: State) -> Tensor:
         if not state.training or not self.stochastic:
             return mean
         noise = state.normal(tuple(mean.shape), mean)
-        return sample(mean, log_variance, noise * (self.beta[..., None] > 0))
+        return sample(mean, log_variance, noise * samples)
 
     @property
     def stochastic(self) -> bool:
