@@ -289,3 +289,41 @@ def evaluate(epochs: Dataset, encoder: Encoder, params: EvaluateParams, context:
     context.section("ERP recovery", *plots.recovery_blocks(found.estimates, found.notes), paired)
     context.section("Labels", *plots.classification_blocks(result.classification.by_name()))
     return pd.DataFrame(found.table())
+
+
+class SelectParams(Params):
+    """How one model of a sweep is chosen."""
+
+    method: Literal["lasso", "spearman"] = "lasso"
+    """Version of the ranking that decides; both are reported."""
+    n_points: int = Field(1000, ge=10)
+    """Trials on which the models are compared."""
+    seed: int = 0
+    """Seed of the draw of those trials."""
+
+
+@stage("eeg-select", version=1)
+def select(
+    members: list[Encoder], epochs: Dataset, params: SelectParams, context: Context
+) -> Encoder:
+    """Choose the encoder of a sweep whose latents its sibling seeds found too; no label is used.
+
+    Meant for a sweep over beta and seed (five seeds or more). The unsupervised disentanglement
+    ranking compares the seeds of every setting; gives the encoder that ranks highest.
+    """
+    from eeg import ranking
+    from eeg import select as room
+
+    found = room.select(
+        members,
+        epochs,
+        settings=context.members["members"],
+        method=params.method,
+        n_points=params.n_points,
+        random_state=params.seed,
+        progress=context.progress,
+    )
+    room.record(context, found)
+    context.method(*ranking.method_sentence(found))
+    context.section("Model selection", *ranking.selection_blocks(found))
+    return members[found.chosen]

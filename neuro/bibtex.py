@@ -161,6 +161,16 @@ BIBTEX: dict[str, dict[str, str]] = {
         "year": "2020",
         "eprint": "2010.15274",
     },
+    "duan2020": {
+        "type": "inproceedings",
+        "author": "Duan, Sunny and Matthey, Loic and Saraiva, Andre and Watters, Nicholas and "
+        "Burgess, Christopher P. and Lerchner, Alexander and Higgins, Irina",
+        "title": "Unsupervised Model Selection for Variational Disentangled Representation "
+        "Learning",
+        "booktitle": ICLR,
+        "year": "2020",
+        "eprint": "1905.12614",
+    },
     "bonheme2021": {
         "type": "misc",
         "author": "Bonheme, Lisa and Grzes, Marek",
