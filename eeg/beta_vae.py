@@ -408,7 +408,7 @@ class BetaVAE(Encoder):
             _check_units(X)
         return X
 
-    def read_recording(self, path: str | Path) -> xr.Dataset | xr.DataArray:
+    def read_recording(self, path: str | Path, *, align: bool = False) -> xr.Dataset | xr.DataArray:
         """Read a recording, sent through the preprocessing of the training data.
 
         Parameters
@@ -416,6 +416,8 @@ class BetaVAE(Encoder):
         path : path
             Raw data are replayed through the recorded steps; ready-made epochs must have the
             recorded history. A Zarr folder is a saved dataset.
+        align : bool
+            Leave out EEG channels that the training data did not have.
         """
         path = Path(path)
         if path.is_dir() and path.suffix.lower() not in (".mff", ".ds"):
@@ -427,7 +429,7 @@ class BetaVAE(Encoder):
             )
         from eeg.preprocess import replay
 
-        return replay(path, self.contract_.steps)
+        return replay(path, self.contract_.steps, align=align)
 
     def state_dict_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the weights and the KL of every latent."""

@@ -36,6 +36,7 @@ from neuro.sources import Members, Source, Together
 __all__ = ["Objective", "Phase", "Result", "State", "device_of", "train", "train_together"]
 
 Progress = Callable[..., Iterator[Any]]
+Bar = Callable[[range], Iterator[int]]
 
 _WINDOW = 16  # batches per Lightning step: its bookkeeping costs as much as a small network's step
 # "64" leaves the numbers to the objective, which is in double precision itself.
@@ -77,6 +78,7 @@ def train(
     deterministic: bool = True,
     tensorboard: bool = False,
     progress: Progress | None = None,
+    label: str = "training",
 ) -> Result:
     """Train an objective in place.
 
@@ -107,6 +109,8 @@ def train(
         Log for TensorBoard too (the extra ``tensorboard``).
     progress : callable, optional
         ``progress(iterable, label, total)`` iterates with a bar, as `Context.progress`.
+    label : str
+        For the bar.
 
     Returns
     -------
@@ -137,7 +141,7 @@ def train(
             objective.compile_networks()
         run.restore()
         if not run.over:
-            _fit(run, target, precision, progress)
+            _fit(run, target, precision, None if progress is None else _bar(progress, label))
         run.take_best()
     return Result(run.history, run.best_epoch, run.resumed_from)
 
@@ -193,6 +197,9 @@ def train_together(
                 validation=validation[m] if validation else None,
                 folder=None if folder is None else Path(folder) / f"member-{m}",
                 device=target,
+                label=f"training {m + 1} of {len(objectives)}"
+                if m or objectives[1:]
+                else "training",
                 **options,
             )
             for m, objective in enumerate(objectives)
@@ -205,6 +212,7 @@ def train_together(
         validation=Members(validation) if validation else None,
         folder=folder,
         device=target,
+        label=f"training {len(objectives)} at once",
         **options,
     )
     unstack(joined.cpu(), [objective.cpu() for objective in objectives])
@@ -217,12 +225,12 @@ def train_together(
 class _Module(pl.LightningModule):
     """The thin layer between a `Course` and Lightning's loop."""
 
-    def __init__(self, run: Course, progress: Progress | None) -> None:
+    def __init__(self, run: Course, start_bar: Bar | None) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.objective = run.objective
         self.run = run
-        self.progress = progress
+        self.start_bar = start_bar
         self.bar: Iterator[Any] | None = None
         self.total_steps = max(1, run.state.max_epochs * len(run.source))
 
@@ -235,9 +243,8 @@ class _Module(pl.LightningModule):
 
     def on_train_start(self) -> None:
         state = self.run.state
-        if self.progress is not None:
-            epochs = range(state.epoch, state.max_epochs)
-            self.bar = iter(self.progress(epochs, "training", len(epochs)))
+        if self.start_bar is not None:
+            self.bar = self.start_bar(range(state.epoch, state.max_epochs))
 
     def on_train_epoch_start(self) -> None:
         if self.bar is not None:
@@ -314,8 +321,8 @@ class _Module(pl.LightningModule):
         return sums.means()
 
 
-def _fit(run: Course, device: torch.device, precision: str, progress: Progress | None) -> None:
-    module = _Module(run, progress)
+def _fit(run: Course, device: torch.device, precision: str, bar: Bar | None) -> None:
+    module = _Module(run, bar)
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index] if device.index is not None else 1,
@@ -333,6 +340,10 @@ def _fit(run: Course, device: torch.device, precision: str, progress: Progress |
     with _interrupts():
         trainer.fit(module)
     run.objective.eval()
+
+
+def _bar(progress: Progress, label: str) -> Bar:
+    return lambda epochs: iter(progress(epochs, label, len(epochs)))
 
 
 @contextlib.contextmanager

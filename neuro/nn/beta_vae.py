@@ -60,6 +60,7 @@ class BetaVAEObjective(Objective):
         self.network = network
         self.learning_rate, self.warmup_epochs = learning_rate, warmup_epochs
         self.capacity = capacity
+        self.compiled: dict[str, Any] = {}
         self.register_buffer("beta", torch.tensor([[float(beta)]]))
 
     def phases(self) -> list[Phase]:
@@ -80,14 +81,16 @@ class BetaVAEObjective(Objective):
             ``weight (member, batch)`` where members have unequal rows.
         state : State
         """
+        encode = self.compiled.get("encode", self.network.encode)
+        decode = self.compiled.get("decode", self.network.decode)
         inputs = _with_members(batch["x"])
         target = _with_members(batch["target"]) if "target" in batch else inputs
-        mean, log_variance = (t.to(inputs.dtype) for t in self.network.encode(inputs))
+        mean, log_variance = (t.to(inputs.dtype) for t in encode(inputs))
         # An autoencoder's variances mean nothing and nothing holds them: left alone, they overflow.
         samples = self.beta[..., None] > 0
         log_variance = log_variance * samples
         z = self._latent(mean, log_variance, samples, state)
-        output = self.network.decode(z).to(inputs.dtype)
+        output = decode(z).to(inputs.dtype)
         reconstruction = gaussian_reconstruction(output, target)
         kl = gaussian_kl(mean, log_variance).sum(-1)
         loss = self._loss(reconstruction, kl, state)
@@ -133,9 +136,9 @@ class BetaVAEObjective(Objective):
         return parameters <= _CPU_PARAMETERS and floats <= _CPU_BATCH
 
     def compile_networks(self) -> None:
-        """Compile encoder and decoder."""
-        self.network.encode = torch.compile(self.network.encode)  # type: ignore[method-assign]
-        self.network.decode = torch.compile(self.network.decode)  # type: ignore[method-assign]
+        """Compile encoder and decoder, for this training only: the network itself stays plain."""
+        for name in ("encode", "decode"):
+            self.compiled[name] = torch.compile(getattr(self.network, name))
 
     def signature(self) -> dict[str, Any]:
         """Return what distinguishes this training from another of the same shape."""

@@ -508,6 +508,21 @@ def test_half_precision_is_close_to_full():
     assert all(p.dtype == torch.float32 for p in models[1].parameters())
 
 
+def test_compiling_changes_no_weight(monkeypatch):
+    compiled = []
+
+    def compile_it(function):
+        compiled.append(function.__name__)
+        return lambda *args: function(*args)
+
+    monkeypatch.setattr(torch, "compile", compile_it)
+    models = [vae(), vae()]
+    for model, wanted in zip(models, (False, True), strict=True):
+        train(model, Batches({"x": data()}, 16), compile=wanted, **QUICK)
+    assert compiled == ["encode", "decode"]
+    assert torch.equal(weights(models[0]), weights(models[1]))
+
+
 def test_tensorboard_is_optional(tmp_path):
     pytest.importorskip("tensorboard")
     train(vae(), Batches({"x": data()}, 16), folder=tmp_path, tensorboard=True, **QUICK)
