@@ -151,9 +151,7 @@ class _Model:
         weights = np.einsum("pkq,pkj->pjq", solved, np.linalg.inv(inner))
         offset = 0.5 * np.einsum("pkq,pkq->pk", self.means, weights)
         rotated = ((test - self.mean) / self.scale) @ self.axes
-        scores = (weights.reshape(-1, weights.shape[-1]) @ rotated.T).reshape(
-            len(weights), n_classes, -1
-        ) - offset[..., None]
+        scores = weights @ rotated.T - offset[..., None]
         scores[self.shares == 0] = -np.inf
         return scores.transpose(0, 2, 1)
 

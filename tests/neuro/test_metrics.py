@@ -190,3 +190,9 @@ def test_every_public_name_is_found_late():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = metrics.nothing
     assert "neuro.metrics.latents" in sys.modules
+
+
+def test_discriminate_has_an_answer_where_one_row_is_left_to_tune_on() -> None:
+    probabilities = discriminate([[0.0, 1.0], [2.0, 0.5]], [0, 1], [[0.1, 1.0], [2.0, 0.4]], 2)
+    assert np.isfinite(probabilities).all()
+    assert probabilities.argmax(1).tolist() == [0, 1]

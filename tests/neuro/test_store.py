@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -184,29 +183,31 @@ def test_a_file_size_limit_leaves_nothing_half_written(tmp_path):
     assert list((tmp_path / "results" / "toy").iterdir()) == []
 
 
-def _write_when_free(cache: str, text: str, made: multiprocessing.Queue) -> None:
-    store = Store(cache)
-    with store.lock(REF):
-        if not store.has(REF):
-            made.put(text)
-            with store.write(REF, {}) as folder:
-                (folder / "data").write_text(text)
+WRITE_WHEN_FREE = """
+import sys
+from neuro.runner.store import Ref, Store
+store, ref = Store(sys.argv[1]), Ref("toy", "k")
+with store.lock(ref):
+    if not store.has(ref):
+        print(sys.argv[2])
+        with store.write(ref, {}) as folder:
+            (folder / "data").write_text(sys.argv[2])
+"""
 
 
 def test_two_at_once_make_one_result(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    made = context.Queue()
     workers = [
-        context.Process(target=_write_when_free, args=(str(tmp_path), f"by {i}", made))
+        subprocess.Popen(
+            [sys.executable, "-c", WRITE_WHEN_FREE, str(tmp_path), f"by {i}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for i in range(3)
     ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert (Store(tmp_path).folder(REF) / "data").read_text() == made.get(timeout=5)
-    assert made.empty()
+    told = [worker.communicate(timeout=60)[0].strip() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    (made,) = filter(None, told)
+    assert (Store(tmp_path).folder(Ref("toy", "k")) / "data").read_text() == made
 
 
 def test_waiting_for_a_lock_is_told(tmp_path):
