@@ -209,7 +209,11 @@ class Recombinations(Pairs):
         foreign = self.codes[rng.choice(len(self.codes), len(codes), p=self.share)]
         chosen = _keep(codes.shape, 1.0, rng)
         result = np.where(chosen, codes, MISSING)
-        first, second = _operands(operator[:, None], result, codes, foreign, chosen, rng)
+        extra = np.where(chosen, MISSING, foreign)
+        sizes = np.array([len(group.values) for group in self.symbols.groups])
+        other = np.where(extra == MISSING, MISSING, (extra + 1) % sizes)
+        role = rng.integers(3, size=codes.shape)  # of each label, see below
+        first, second = _operands(operator[:, None], role, result, extra, other)
         vectors = {"first": first, "second": second, "result": result}
         arrays = {name: self.symbols.k_hot(c)[0] for name, c in vectors.items()}
         return {**arrays, "operator": np.eye(len(OPERATORS), dtype=np.float32)[operator]}
@@ -223,27 +227,32 @@ def _keep(shape: tuple[int, ...], share: float, rng: np.random.Generator) -> NDA
 
 
 def _operands(
-    operator: Ints,
-    result: Ints,
-    own: Ints,
-    foreign: Ints,
-    chosen: NDArray[np.bool_],
-    rng: np.random.Generator,
+    operator: Ints, role: Ints, result: Ints, extra: Ints, other: Ints
 ) -> tuple[Ints, Ints]:
-    """Return two concepts that the operator makes the result of."""
-    both, common, ignore = (operator == i for i in range(3))
-    role = rng.integers(3, size=own.shape)  # of each label: in the first, the second, in both
-    left, right = role != 1, role != 0
+    """Return two concepts that the operator makes the result of, both (row, label).
+
+    Parameters
+    ----------
+    operator : ndarray of int, shape (row, 1)
+    role : ndarray of int, shape (row, label)
+    result, extra, other : ndarray of int, shape (row, label)
+        Labels of the result; foreign ones for the rest; other values of these.
+    """
+    chosen = result != MISSING
+    both, common = operator == 0, operator == 1
     # AND: each label of the result stands in the first concept, the second, or both.
-    and_first = np.where(left, result, MISSING)
-    and_second = np.where(right, result, MISSING)
-    # The other labels: foreign ones. Two concepts have one in common only where both hold it.
-    extra = np.where(chosen, MISSING, foreign)
-    in_first = np.where(chosen, result, np.where(role == 0, extra, MISSING))
-    in_second = np.where(chosen, result, np.where(role == 1, extra, MISSING))
+    and_first, and_second = (
+        np.where(role != 1, result, MISSING),
+        np.where(role != 0, result, MISSING),
+    )
+    # IN COMMON: what stands in one concept only, or in both with different values, is not.
+    common_first = np.where(chosen, result, np.where(role != 1, extra, MISSING))
+    common_second = np.where(
+        chosen, result, np.select([role == 1, role == 2], [extra, other], MISSING)
+    )
     # IGNORE: the second concept is what the first has beside the result, or has not at all.
-    with_extra = np.where(chosen, result, np.where(role == 2, extra, MISSING))
-    ignored = np.where(role == 0, MISSING, extra)
-    first = np.select([both, common, ignore], [and_first, in_first, with_extra])
-    second = np.select([both, common, ignore], [and_second, in_second, ignored])
+    ignore_first = np.where(chosen, result, np.where(role == 2, extra, MISSING))
+    ignore_second = np.where(role == 0, MISSING, extra)
+    first = np.select([both, common], [and_first, common_first], ignore_first)
+    second = np.select([both, common], [and_second, common_second], ignore_second)
     return first, second

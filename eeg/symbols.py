@@ -118,12 +118,14 @@ class Symbols:
         return len(self.names)
 
     @classmethod
-    def learn(cls, table: pd.DataFrame, bins: Bins | Mapping[str, Bins] = 3) -> Symbols:
+    def learn(
+        cls, table: pd.DataFrame | Mapping[str, ArrayLike], bins: Bins | Mapping[str, Bins] = 3
+    ) -> Symbols:
         """Learn the values, and the edges of bins, from the training participants.
 
         Parameters
         ----------
-        table : DataFrame
+        table : DataFrame or mapping of str to array-like
             A column per label, a row per participant.
         bins : int or mapping of str to int or sequence of float
             Bins of a continuous label; by label also their inner edges.
@@ -133,20 +135,21 @@ class Symbols:
         DataError
             Where a label has no value at all, or the same one for all.
         """
-        if not len(table.columns):
+        names = [str(name) for name in table]
+        if not names:
             raise InputError("there is no label to make symbols of")
         per_label = bins if isinstance(bins, Mapping) else {}
-        unknown = sorted(set(per_label) - set(map(str, table.columns)))
+        unknown = sorted(set(per_label) - set(names))
         if unknown:
             raise InputError(
                 f"bins are given for {', '.join(unknown)}, which is no label; the labels are "
-                f"{', '.join(map(str, table.columns))}"
+                f"{', '.join(names)}"
             )
         default = bins if isinstance(bins, int) else 3
         return cls(
             [
-                _learn_group(str(name), table[name].to_numpy(), per_label.get(name), default)
-                for name in table.columns
+                _learn_group(name, np.asarray(table[name]), per_label.get(name), default)
+                for name in names
             ]
         )
 
