@@ -130,13 +130,15 @@ def _flat(inst: Recording, limit: float, quality: Quality) -> list[str]:
     return [name for name, part in zip(names, share, strict=True) if part > 0.5]
 
 
-def _outliers(inst: Recording, threshold: float, good: list[str], quality: Quality) -> None:
+def _outliers(marked: Recording, threshold: float, good: list[str], quality: Quality) -> None:
     import mne
 
-    if not isinstance(inst, mne.io.BaseRaw):
-        return quality.skip("lof", "needs a continuous recording")
+    inst = marked
     if len(good) < FEW_CHANNELS:
         return quality.skip("lof", f"{len(good)} channels are too few, {FEW_CHANNELS} needed")
+    if not isinstance(inst, mne.io.BaseRaw):  # what MNE asks for; the order is of no account
+        joined = np.concatenate(inst.get_data(copy=False), axis=-1)
+        inst = mne.io.RawArray(joined, inst.info, verbose="error")
     found, scores = mne.preprocessing.find_bad_channels_lof(
         inst,
         # With nearly all channels as neighbours an outlier is everyone's neighbour, and hides.
@@ -149,7 +151,7 @@ def _outliers(inst: Recording, threshold: float, good: list[str], quality: Quali
     by_name = dict(zip(good, np.abs(scores), strict=True))
     for channel in found:
         reason = f"outlier (LOF {by_name[channel]:.2f}, threshold {threshold:g})"
-        _mark(inst, [channel], reason, quality)
+        _mark(marked, [channel], reason, quality)
     return quality.did("lof")
 
 

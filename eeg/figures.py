@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from eeg.draw import (
@@ -432,6 +433,9 @@ def intervals_figure(
             axes.axvline(value, color="black", lw=1, ls=("--", ":", "-.")[i % 3], label=label)
         if title in log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.set_yticks(np.arange(len(methods)), [name.replace("_", " ") for name in methods])
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.grid(axis="x", color="#eeeeee", zorder=0)
