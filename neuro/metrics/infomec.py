@@ -88,6 +88,8 @@ def infomec(
     Where the definition divides by zero: an active latent (a factor) without information counts
     as spread evenly, that is 0; with one factor, InfoM is 1 if any active latent informs of it;
     with one active latent, InfoC is the share of factors it informs of. InfoE is not below 0.
+    Ratios of estimates that are all noise are large: read InfoM and InfoC beside InfoE, for
+    latents that tell nothing have an InfoE of 0 and may have any InfoM.
 
     Examples
     --------
