@@ -132,11 +132,12 @@ class SCAN(Encoder):
 
     name: ClassVar[str] = "eeg-scan"
     parts: ClassVar[tuple[str, ...]] = ("encoder_",)
-    DecodeOptions: ClassVar[type[BaseOptions]] = ScanOptions  # type: ignore[assignment]
+    DecodeOptions: ClassVar[type[BaseOptions]] = ScanOptions
 
     encoder_: BetaVAE
     network_: SymbolNetwork
     recombinator_: Recombinator | None
+    operator_history_: list[dict[str, float]]
 
     def __init__(
         self,
@@ -285,7 +286,8 @@ class SCAN(Encoder):
         unit, rows = self._units(table, subject)
         people = rows if subject is None else _first_of(subject, rows)
         columns = {
-            name: table[name].to_numpy()[rows if name in self.within else people] for name in table
+            str(name): table[name].to_numpy()[rows if name in self.within else people]
+            for name in table
         }
         self.symbols_ = Symbols.learn(columns, self.bins)
         codes = self.symbols_.codes(table.iloc[rows])
