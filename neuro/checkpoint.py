@@ -29,13 +29,25 @@ def write_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, 
         Where the folder can't be written.
     """
     temporary = folder / f".{NAME}.{os.getpid()}"
-    content = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    content = _own(tensors)
     try:
         save_file(content, temporary, {"state": json.dumps({"format": _FORMAT, **state})})
         os.replace(temporary, folder / NAME)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise StoreError(f"{folder / NAME}: the checkpoint can't be written ({error})") from error
+
+
+def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU, of which none shares memory with another."""
+    content: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        storage = own.untyped_storage().data_ptr()
+        content[name] = own.clone() if storage in seen else own
+        seen.add(storage)
+    return content
 
 
 def read_checkpoint(

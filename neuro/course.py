@@ -27,7 +27,7 @@ from neuro.sources import Source, count_rows
 
 Log = list[dict[str, float]]
 
-_CHECKPOINT_SHARE = 0.05  # of the time at most goes into writing checkpoints
+_CHECKPOINT_SHARE = 0.02  # of the time at most goes into writing checkpoints
 
 
 @dataclass

@@ -61,6 +61,7 @@ class BetaVAEObjective(Objective):
         self.learning_rate, self.warmup_epochs = learning_rate, warmup_epochs
         self.capacity = capacity
         self.compiled: dict[str, Any] = {}
+        self.variational = beta > 0
         self.register_buffer("beta", torch.tensor([[float(beta)]]))
 
     def phases(self) -> list[Phase]:
@@ -86,10 +87,16 @@ class BetaVAEObjective(Objective):
         inputs = _with_members(batch["x"])
         target = _with_members(batch["target"]) if "target" in batch else inputs
         mean, log_variance = (t.to(inputs.dtype) for t in encode(inputs))
-        # An autoencoder's variances mean nothing and nothing holds them: left alone, they overflow.
-        samples = self.beta[..., None] > 0
-        log_variance = log_variance * samples
-        z = self._latent(mean, log_variance, samples, state)
+        variational = [one.variational for one in self.each or [self]]
+        if not all(variational):
+            # An autoencoder's variances are held by nothing: left alone, they overflow.
+            log_variance = log_variance * (self.beta[..., None] > 0)
+        z = mean
+        if state.training and any(variational):
+            noise = state.normal(tuple(mean.shape), mean)
+            if not all(variational):
+                noise = noise * (self.beta[..., None] > 0)
+            z = sample(mean, log_variance, noise)
         output = decode(z).to(inputs.dtype)
         reconstruction = gaussian_reconstruction(output, target)
         kl = gaussian_kl(mean, log_variance).sum(-1)
@@ -97,24 +104,9 @@ class BetaVAEObjective(Objective):
         average = _average(batch.get("weight"))
         return {
             "loss": average(loss),
-            "reconstruction": average(reconstruction),
-            "kl": average(kl),
+            "reconstruction": average(reconstruction.detach()),
+            "kl": average(kl.detach()),
         }
-
-    def _latent(self, mean: Tensor, log_variance: Tensor, samples: Tensor, state: State) -> Tensor:
-        if not state.training or not self.stochastic:
-            return mean
-        noise = state.normal(tuple(mean.shape), mean)
-        return sample(mean, log_variance, noise * samples)
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether any member samples its latents (beta above 0)."""
-        if self._stochastic is None:
-            self._stochastic = bool((self.beta > 0).any())
-        return self._stochastic
-
-    _stochastic: bool | None = None
 
     def _loss(self, reconstruction: Tensor, kl: Tensor, state: State) -> Tensor:
         # Validation is scored by the final objective, or its epochs could not be compared.
