@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 SEED = "seed"
 COUNTS = ("kl_active", "active", "mixed", "passive")
 ENOUGH_SEEDS = 5
+FEW_POINTS = 50
 
 
 @dataclass
@@ -125,7 +126,8 @@ def select(
     method : {"lasso", "spearman"}
         The version that decides.
     n_points : int
-        Trials that the encoders are compared on, drawn at random.
+        Trials that the encoders are compared on, drawn at random. Encoders trained on ERPs are
+        compared on ERPs: single trials are new to them, and noise would pass for information.
     random_state : int
         Seed of that draw.
     progress : callable, optional
@@ -150,10 +152,13 @@ def select(
             f"{len(encoders)} encoders have {len(groups)} different settings, so that no two "
             f"seeds can be compared: add '{SEED}: [0, 1, 2, 3, 4]' to the sweep"
         )
-    signal = _points(data, n_points, random_state)
-    rows = list(zip(encoders, given, seeds, strict=True))
+    kinds = [_sees(encoder, data) for encoder in encoders]
+    points = {kind: _points(data, kind, n_points, random_state) for kind in dict.fromkeys(kinds)}
+    rows = list(zip(encoders, given, seeds, kinds, strict=True))
     shown = rows if progress is None else progress(rows, "encode", len(rows))
-    candidates = [_candidate(encoder, setting, seed, signal) for encoder, setting, seed in shown]
+    candidates = [
+        _candidate(encoder, setting, seed, points[kind]) for encoder, setting, seed, kind in shown
+    ]
     for group in groups:
         _compare([candidates[i] for i in group])
     chosen = max(range(len(candidates)), key=lambda i: _merit(candidates[i], method))
@@ -202,10 +207,18 @@ def _groups(settings: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     return list(found.values())
 
 
-def _points(data: Any, n_points: int, seed: int) -> Any:
+def _sees(encoder: Any, data: Any) -> str:
+    """Tell what the encoder was trained on: "erp" or "trial"."""
+    of_people = "subject" in data.coords and "condition" in data.coords
+    return "erp" if getattr(encoder, "train_on", "") == "erp" and of_people else "trial"
+
+
+def _points(data: Any, kind: str, n_points: int, seed: int) -> Any:
+    if kind == "erp":
+        data = _erps(data)
     n = data.sizes["trial"]
     if n < 2:
-        raise InputError(f"{n} trials are too few to compare encoders on")
+        raise InputError(f"{n} {kind}s are too few to compare encoders on")
     rows = np.sort(np.random.default_rng(seed).permutation(n)[:n_points])
     chosen = data.isel(trial=rows)
     if not hasattr(chosen, "data_vars"):
@@ -213,6 +226,14 @@ def _points(data: Any, n_points: int, seed: int) -> Any:
     from neuro.data import as_signal
 
     return as_signal(chosen)
+
+
+def _erps(data: Any) -> Any:
+    from eeg.erp import erps
+
+    if not hasattr(data, "data_vars"):
+        data = data.to_dataset(name="signal").assign_attrs(data.attrs)
+    return erps(data)
 
 
 def _candidate(encoder: Any, setting: dict[str, Any], seed: Any, signal: Any) -> Candidate:
@@ -268,6 +289,8 @@ def _notes(
     alone = [described(candidates[g[0]].setting) for g in groups if len(g) == 1]
     if alone:
         notes.append(f"not ranked, because only one seed was trained: {'; '.join(alone)}")
+    if len(best.mean) < FEW_POINTS:
+        notes.append(f"the models were compared on {len(best.mean)} points only")
     most = max(len(g) for g in groups)
     if most < ENOUGH_SEEDS:
         notes.append(f"{most} seeds of a setting make an uncertain ranking; train 5 or more")

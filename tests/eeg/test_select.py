@@ -117,6 +117,20 @@ def test_the_points_are_drawn_by_the_seed(signal: xr.DataArray) -> None:
     assert not np.array_equal(first.candidates[0].mean, other.candidates[0].mean)
 
 
+def test_encoders_of_erps_are_compared_on_erps() -> None:
+    cohort = simulate_cohort(n_subjects=5, n_trials=6, sfreq=32.0, seed=0)
+    size = cohort.sizes["channel"] * cohort.sizes["time"]
+    models = [Linear(np.eye(size)[:, :3], random_state=seed) for seed in range(4)]
+    for model in models[:2]:
+        model.train_on = "erp"  # type: ignore[attr-defined]
+    settings = [{"train_on": t, "seed": s} for t in ("erp", "single") for s in (0, 1)]
+    found = select(models, cohort, settings=settings)
+    n_cells = 5 * len(set(cohort["condition"].values.tolist()))
+    assert [len(c.mean) for c in found.candidates] == [n_cells] * 2 + [cohort.sizes["trial"]] * 2
+    erp_only = select(models[:2], cohort, settings=settings[:2])
+    assert any(f"compared on {n_cells} points only" in note for note in erp_only.notes)
+
+
 def test_what_makes_a_choice_doubtful_is_told(signal: xr.DataArray) -> None:
     models, settings = sweep()
     alone = select(models[:4], signal, settings=settings[:4])
