@@ -408,6 +408,13 @@ class BetaVAE(Encoder):
             _check_units(X)
         return X
 
+    @staticmethod
+    def companions(path: str | Path) -> list[Path]:
+        """Return the further files that a recording is made of, see `eeg.companions`."""
+        from eeg.companions import companions
+
+        return companions(path)
+
     def read_recording(self, path: str | Path, *, align: bool = False) -> xr.Dataset | xr.DataArray:
         """Read a recording, sent through the preprocessing of the training data.
 
