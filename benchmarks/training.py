@@ -3,7 +3,7 @@
 All train the same network on the same data with the same batch size, optimiser and threads.
 The three take turns, so that a busy machine slows all of them; medians of the ratios are shown.
 
-    python benchmarks/training.py [--threads 2] [--rounds 7] [--shapes 6x256 64x128]
+    python benchmarks/training.py [--threads 2] [--rounds 7] [--shapes 16x128 6x256]
 
 pythae is compared where it can be imported (`pip install pythae`, in an environment of its own).
 """
@@ -120,9 +120,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=2048)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--shapes", nargs="+", default=["6x256", "64x128"])
+    parser.add_argument("--samples", type=int, default=2400)
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--shapes", nargs="+", default=["16x128", "6x256", "64x128"])
     parser.add_argument("--networks", nargs="+", default=["conv", "mlp"])
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; 1 thread")
     given = parser.parse_args()

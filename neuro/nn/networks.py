@@ -68,7 +68,9 @@ class ConvVAE(nn.Module):
         h = F.relu(self.spread(F.relu(self.outof(z))))
         h = members_to_channels(h.unflatten(-1, (_WIDTHS[-1], -1)))
         h = self.up_2(F.relu(self.up_1(h)))
-        return channels_to_members(h, members)[..., : self.n_times]
+        h = channels_to_members(h, members)
+        # A slice of everything would still cost a copy in the backward pass.
+        return h[..., : self.n_times] if self.padding else h
 
 
 class MLPVAE(nn.Module):

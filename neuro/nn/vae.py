@@ -15,6 +15,7 @@ Burgess et al., "Understanding disentangling in beta-VAE" (2018).
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -66,7 +67,7 @@ def gaussian_reconstruction(
     >>> gaussian_reconstruction(torch.zeros(2, 3, 4), torch.ones(2, 3, 4)).tolist()
     [6.0, 6.0]
     """
-    error = (target - output).square()
+    error = F.mse_loss(output, target, reduction="none")
     if mask is not None:
         error = error * mask
     return error.sum((-2, -1)) / (2 * sigma**2)
