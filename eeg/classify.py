@@ -165,7 +165,7 @@ def classify(
     result = Classification({}, {}, [], excluded, latents)
     for target in targets:
         for level in LEVELS:
-            task = _Task(cohort, target, level, fold_of, n_shuffles, random_state)
+            task = Task(cohort, target, level, fold_of, n_shuffles, random_state)
             for name in REPRESENTATIONS:
                 _add(result, task, name, features[name], n_boot, random_state)
     result.estimates = _corrected(result.estimates)
@@ -229,7 +229,7 @@ def _all_features(
     encoders: Sequence[Any], cohort: Cohort, folds: Sequence[Fold], seed: int
 ) -> tuple[dict[str, list[Features]], list[dict[str, int]]]:
     """Features of all trials for each fold, {representation: [(n, d) per fold]}."""
-    windows = _window_features(cohort)
+    windows = amplitudes(cohort)
     features: dict[str, list[Features]] = {name: [] for name in REPRESENTATIONS}
     latents = []
     for number, (encoder, (train, _)) in enumerate(zip(encoders, folds, strict=True)):
@@ -244,22 +244,42 @@ def _all_features(
     return features, latents
 
 
-def _window_features(cohort: Cohort) -> Features:
-    """Mean amplitude of each channel in the standard windows, (n, windows * channels)."""
+def amplitudes(cohort: Cohort, windows: Any = None, groups: Any = None) -> Features:
+    """Mean amplitudes (n, windows * channels); see `eeg.erp.window_features`."""
     from eeg.erp import window_features
 
-    features = np.asarray(window_features(cohort.signal), dtype=float)
+    features = np.asarray(window_features(cohort.signal, windows, groups), dtype=float)
     return features.reshape(len(cohort.X), -1)
 
 
 # ------------------------------------------------------------------------------------ one task
 
 
-class _Task:
-    """One label at one level: which rows, their classes under all labellings, and their folds."""
+class Task:
+    """One label at one level: which rows, their classes under all labellings, and their folds.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    target : Target
+    level : {"subject", "single_trial"}
+    fold_of : ndarray of int, shape (n,)
+        The fold that tests each trial.
+    n_shuffles, seed : int
+        Shuffles of the labels.
+    labellings : ndarray of int, shape (1 + n_shuffles, row), optional
+        The real labels and shuffles of another Task, to be used again on other folds.
+    """
 
     def __init__(
-        self, cohort: Cohort, target: Target, level: str, fold_of: Ints, n_shuffles: int, seed: int
+        self,
+        cohort: Cohort,
+        target: Target,
+        level: str,
+        fold_of: Ints,
+        n_shuffles: int,
+        seed: int,
+        labellings: Ints | None = None,
     ) -> None:
         self.target, self.level = target, level
         self.trials = np.flatnonzero(target.codes >= 0)
@@ -272,19 +292,24 @@ class _Task:
             self.unit = np.unique(pair, return_inverse=True)[1]
         first = np.unique(self.unit, return_index=True)[1]
         self.subject, self.fold = subject[first], fold_of[self.trials][first]
-        truth = codes[first]
+        self.labellings = (
+            self._shuffled(codes[first], n_shuffles, seed) if labellings is None else labellings
+        )
+        self.who = cohort.subjects[self.subject]
+        plain = level == "subject" and not target.within
+        self.names = self.who if plain else self._items(self.who)
+
+    def _shuffled(self, truth: Ints, n_shuffles: int, seed: int) -> Ints:
+        """Return the real labels and, below them, the shuffled ones."""
         shuffled = permute_labels(
             truth,
             self.subject,
             n_shuffles,
-            within=target.within,
-            blocks=_blocks(truth, self.subject, self.fold, target.within),
+            within=self.target.within,
+            blocks=_blocks(truth, self.subject, self.fold, self.target.within),
             random_state=seed,
         )
-        self.labellings = np.concatenate([truth[None], shuffled])
-        self.who = cohort.subjects[self.subject]
-        plain = level == "subject" and not target.within
-        self.names = self.who if plain else self._items(self.who)
+        return np.concatenate([truth[None], shuffled])
 
     def _items(self, names: NDArray[np.str_]) -> NDArray[np.str_]:
         if self.level == "subject":
@@ -322,24 +347,27 @@ class _Task:
         score : ndarray of shape (row,)
             Probability given to the true class, real labels.
         """
-        n_classes, truth = len(self.target.classes), self.labellings[0]
-        predicted = np.zeros(self.labellings.shape, dtype=np.intp)
-        score = np.zeros(len(truth))
+        probabilities = self.probabilities(features)
+        truth = self.labellings[0][:, None]
+        return probabilities.argmax(-1), np.take_along_axis(probabilities[0], truth, 1)[:, 0]
+
+    def probabilities(self, features: Sequence[Features]) -> NDArray[np.float64]:
+        """Cross-predict under all labellings, (labelling, row, class)."""
+        n_classes = len(self.target.classes)
+        found = np.zeros((*self.labellings.shape, n_classes))
         for number, own in enumerate(features):
             test = self.fold == number
             if not test.any():
                 continue
             rows = self.rows(own)
-            probabilities = discriminate(
+            found[:, test] = discriminate(
                 rows[~test],
                 self.labellings[:, ~test],
                 rows[test],
                 n_classes,
                 groups=self.subject[~test],
             )
-            predicted[:, test] = probabilities.argmax(-1)
-            score[test] = np.take_along_axis(probabilities[0], truth[test][:, None], 1)[:, 0]
-        return predicted, score
+        return found
 
 
 def _unit_means(features: Features, unit: Ints, n_units: int) -> Features:
@@ -368,7 +396,7 @@ def _blocks(truth: Ints, subject: Ints, fold: Ints, within: bool) -> Ints | None
 
 def _add(
     result: Classification,
-    task: _Task,
+    task: Task,
     representation: str,
     features: Sequence[Features],
     n_boot: int,
@@ -404,7 +432,7 @@ def _add(
 
 
 def _predictions(
-    task: _Task, representation: str, score: NDArray[np.float64]
+    task: Task, representation: str, score: NDArray[np.float64]
 ) -> list[dict[str, Any]]:
     tail = ".single_trial" if task.level == "single_trial" else ""
     target = f"classify.{task.target.name}.{representation}{tail}"
