@@ -1,0 +1,230 @@
+"""Fit SCAN for a run, and report which latents carry which label and what a label looks like."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from eeg.draw import COLOURS, SEQUENTIAL, new_figure, tidy, time_axes
+from eeg.parts import subjects_of, usable_labels
+from eeg.symbols import is_missing
+from neuro.errors import DataError, InputError
+from neuro.report import Block, Figure, Table, Text, Warning
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    from eeg.scan import SCAN
+    from neuro.stage import Context
+
+Excluded = list[dict[str, str]]
+
+
+def fit_scan(
+    encoder: Any, data: xr.Dataset, *, labels: Sequence[str] | None = None, **settings: Any
+) -> tuple[SCAN, Excluded, float]:
+    """Map the usable labels onto the latents of a frozen encoder.
+
+    Parameters
+    ----------
+    encoder : BetaVAE
+    data : Dataset
+        Trials of the training participants.
+    labels : sequence of str, optional
+        By default all labels of the trials.
+    **settings
+        Parameters of `SCAN`, and ``scratch`` and ``progress`` of its fit.
+
+    Returns
+    -------
+    scan : SCAN
+    excluded : list of dict
+        label and reason.
+    seconds : float
+        From the trials to the fitted SCAN.
+
+    Raises
+    ------
+    DataError
+        Where no label is left.
+    ContractError
+        Where the trials don't match the encoder.
+    """
+    from eeg.scan import SCAN
+    from neuro.data import as_signal
+
+    started = time.monotonic()
+    how = {name: settings.pop(name, None) for name in ("scratch", "progress")}
+    bins = settings.get("bins", 3)
+    names, excluded = usable_labels(data, labels, bins)
+    names = list(dict.fromkeys([*names, *settings.get("within", ())]))
+    if not names:
+        why = "; ".join(f"{row['label']}: {row['reason']}" for row in excluded)
+        raise DataError(f"there is no label to map ({why or 'the trials bear none'})")
+    if isinstance(bins, dict):
+        settings["bins"] = {name: own for name, own in bins.items() if name in names}
+    fitted = SCAN(encoder, **settings).fit(as_signal(data), names, **how)
+    return fitted, excluded, time.monotonic() - started
+
+
+def record(context: Context, scan: SCAN, excluded: Excluded, seconds: float) -> None:
+    """Hand the numbers, the methods and the sections of a fitted SCAN over to a run."""
+    found = scan.interpret()
+    for row in excluded:
+        context.warn(f"the label '{row['label']}' is left out: {row['reason']}")
+    for label, numbers in key_numbers(found, scan).items():
+        for name, value in numbers.items():
+            context.metric(f"scan.{label}.{name}", value)
+    context.metric("remap.seconds", round(seconds, 3), unit="s")
+    context.method(
+        f"SCAN mapped {len(scan.symbols_)} symbols of {len(scan.symbols_.labels)} labels onto the "
+        f"latents of the frozen encoder (hash {scan.encoder_hash_}; beta_y = {scan.beta_y:g}, "
+        f"lambda = {scan.lam:g}).",
+        "higgins2018",
+        "honke2020",
+    )
+    context.section("Labels and latents", *map_blocks(scan, found, excluded, seconds))
+    context.section("What a label looks like", *imagined_blocks(scan))
+    context.section("Latents in motion", *moving_blocks(scan, found))
+
+
+def key_numbers(found: xr.Dataset, scan: SCAN) -> dict[str, dict[str, float]]:
+    """Return latent, distance and specificity of every label, from `SCAN.interpret`."""
+    numbers = {}
+    for label in scan.symbols_.labels:
+        latent = int(found["latent_of"].sel(label=label))
+        own = found["specificity"].values[scan.symbols_.slices[label], latent]
+        distance = float(found["distance"].sel(label=label, latent=latent))
+        numbers[label] = {
+            "latent": float(latent), "distance": distance, "specificity": float(own.max()),
+        }  # fmt: skip
+    return numbers
+
+
+def map_blocks(
+    scan: SCAN, found: xr.Dataset, excluded: Excluded, seconds: float = 0.0
+) -> list[Block]:
+    """Show the symbols and which latents carry each label."""
+    blocks: list[Block] = [
+        Text(
+            f"The encoder (hash {scan.encoder_hash_}) was not trained again; mapping these labels "
+            f"onto its latents took {seconds:.1f} s. A label is carried by the latents on which "
+            "the posteriors of its values lie apart; a symbol leaves the others as open as the "
+            "prior. This is what SCAN learned, not a test: that stands with the evaluation."
+        ),
+        Figure(
+            map_figure(found),
+            "Left: distance between the values of each label in standard deviations of their "
+            "posteriors. Right: what each symbol says about each latent (KL to the prior, nats). "
+            "Ring: the latent that stands for the label. Grey ticks: latents not kept.",
+        ),
+        Table(
+            [{"label": label, **row} for label, row in key_numbers(found, scan).items()],
+            "The latent that stands for each label.",
+            units={"distance": "SD", "specificity": "nats"},
+        ),
+    ]
+    if excluded:
+        blocks.append(Table(excluded, "Labels left out."))
+    return blocks
+
+
+def map_figure(found: xr.Dataset) -> MatplotlibFigure:
+    """Draw distance (label, latent) and specificity (symbol, latent) as heat maps."""
+    labels, symbols = found["label"].values.tolist(), found["symbol"].values.tolist()
+    figure = new_figure(10, 1.4 + 0.28 * len(symbols))
+    panels = figure.subplots(1, 2)
+    maps = (("distance", labels, "SD"), ("specificity", symbols, "nats"))
+    for axes, (name, rows, unit) in zip(panels, maps, strict=True):
+        image = axes.imshow(found[name].values, aspect="auto", cmap=SEQUENTIAL, vmin=0)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_xticks(range(found.sizes["latent"]))
+        tidy(axes, "latent", "", name)
+        for tick, kept in zip(axes.get_xticklabels(), found["kept"].values, strict=True):
+            tick.set_color("black" if kept else "#bbbbbb")
+        figure.colorbar(image, ax=axes, shrink=0.8).set_label(unit, fontsize=8)
+    for row, latent in enumerate(found["latent_of"].values):
+        panels[0].plot([latent], [row], "o", ms=11, mfc="none", mec=COLOURS[1], mew=1.8)
+    return figure
+
+
+def imagined_blocks(scan: SCAN, n: int = 64) -> list[Block]:
+    """Show the ERP of every value of every label, and its difference from the other values."""
+    return [
+        Text(
+            "ERPs decoded from labels: the line from the centre of what a label describes, the "
+            "band from samples that vary in all that the label leaves open (10 to 90 %)."
+        ),
+        *(
+            Figure(
+                imagined_figure(scan, label, n),
+                f"{label}: the ERP of each value, and its difference from the ERP decoded without "
+                "any label, at the sensor where the values differ most.",
+            )
+            for label in scan.symbols_.labels
+        ),
+    ]
+
+
+def imagined_figure(scan: SCAN, label: str, n: int = 64) -> MatplotlibFigure:
+    """Draw the imagined ERPs of one label at the sensor where its values differ most."""
+    group = next(g for g in scan.symbols_.groups if g.label == label)
+    found = {value: scan.imagine({label: value}, n=n) for value in group.values}
+    waves = np.stack([one["difference"].values for one in found.values()])
+    sensor = int(np.ptp(waves, axis=0).max(axis=1).argmax())
+    one = next(iter(found.values()))
+    times, name = one["time"].values, str(one["channel"].values[sensor])
+    figure = new_figure(9, 2.8)
+    left, right = figure.subplots(1, 2)
+    time_axes(left, times, title=f"ERP at {name}")
+    time_axes(right, times, title="difference from no label")
+    for colour, (value, own) in zip(_shades(len(found)), found.items(), strict=True):
+        low, high = np.percentile(own["signal"].values[:, sensor], (10, 90), axis=0)
+        left.fill_between(times * 1e3, low, high, color=colour, alpha=0.15, lw=0)
+        left.plot(times * 1e3, own["erp"].values[sensor], color=colour, label=f"{label}={value}")
+        right.plot(times * 1e3, own["difference"].values[sensor], color=colour)
+    left.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def moving_blocks(scan: SCAN, found: xr.Dataset) -> list[Block]:
+    """Give the figures in which a reader moves latents and chooses labels."""
+    from eeg.interactive import explorer_blocks, label_explorer
+
+    names: dict[int, str] = {}
+    for label in scan.symbols_.labels:
+        latent = int(found["latent_of"].sel(label=label))
+        names[latent] = f"{names[latent]}, {label}" if latent in names else label
+    try:
+        return [*explorer_blocks(scan.encoder_, names), label_explorer(scan)]
+    except (InputError, DataError) as error:  # a figure is no reason to lose the fit
+        return [Warning(f"The latents can't be shown in motion: {error}")]
+
+
+def label_blocks(data: xr.Dataset) -> list[Block]:
+    """Count the participants of every value of every label."""
+    first = np.unique(subjects_of(data), return_index=True)[1]
+    rows = []
+    for name in data.attrs.get("labels", []):
+        column = data[name].values[first]
+        present = column[~is_missing(column)]
+        values, counts = np.unique(present, return_counts=True)
+        shown = [f"{v} ({c})" for v, c in zip(values, counts, strict=True)]
+        many = f"{len(values)} different values"
+        rows.append(
+            {
+                "label": name,
+                "participants": len(present),
+                "missing": len(column) - len(present),
+                "values": ", ".join(shown) if len(values) <= 10 else many,
+            }
+        )
+    return [Table(rows, f"Labels of {len(first)} participants.")]
+
+
+def _shades(n: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(n)]

@@ -1,0 +1,213 @@
+"""The stages around SCAN, declared to the runner; no logic, and nothing heavy at module level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from neuro.stage import Context, Dataset, Encoder, File, Files, Folder, Params, Table, stage
+
+if TYPE_CHECKING:
+    from eeg.scan import SCAN
+
+
+class PartParams(Params):
+    """How participants are split."""
+
+    part: Literal["train", "test"]
+    """Which part to give."""
+    test_size: float = Field(0.3, gt=0, lt=1)
+    """Share of the participants in the test part."""
+    labels: list[str] | None = None
+    """Labels that both parts are balanced over; by default all labels of the trials."""
+    seed: int = 0
+    """Seed of the split; the same for both parts."""
+
+
+@stage("eeg-part", version=1)
+def part(
+    epochs: Dataset, params: PartParams, context: Context, encoder: Encoder | None = None
+) -> Dataset:
+    """Give the training or the test participants of a dataset: trials of one part of the people.
+
+    Two stages with the same settings, but for `part`, give the two sides of one split. With an
+    encoder, the training part is whom it was trained on and the test part everybody else.
+    """
+    from eeg import parts
+
+    found = None if encoder is None else parts.split_as_trained(epochs, encoder)
+    train, test = found or parts.split_participants(
+        epochs, test_size=params.test_size, labels=params.labels, seed=params.seed
+    )
+    chosen = epochs.isel(trial=train if params.part == "train" else test)
+    n_people = len(set(parts.subjects_of(chosen).tolist()))
+    role = "train the encoder and SCAN" if params.part == "train" else "score them"
+    context.method(f"{n_people} participants served to {role}.")
+    return chosen
+
+
+class ScanParams(Params):
+    """SCAN and its training."""
+
+    labels: list[str] | None = None
+    """Labels to map; by default all labels of the trials."""
+    within: list[str] = Field(default_factory=list)
+    """Labels that vary inside a participant (a condition)."""
+    bins: int | dict[str, int | list[float]] = 3
+    """Bins of continuous labels (at quantiles), or by label their number or inner edges."""
+    beta_y: float = Field(1.0, ge=0)
+    """Weight of the KL of a symbol's posterior to the prior."""
+    lam: float = Field(10.0, ge=0)
+    """Weight of the forward KL from the signal's posterior to the symbol's; much the larger."""
+    n_hidden: int = Field(100, ge=1)
+    """Width of the symbol encoder and decoder."""
+    drop: float = Field(0.8, ge=0, le=1)
+    """Share of training pairs that show only some of their labels."""
+    level: Literal["participant", "trial"] = "participant"
+    """What is paired with labels: a participant's mean latents, or every trial."""
+    balance: bool = True
+    """Draw pairs so that the values of every label are met equally often."""
+    operators: bool = True
+    """Train AND, IN COMMON and IGNORE too."""
+    operator_target: Literal["symbol", "signal"] = "symbol"
+    """What the operator's result is held against."""
+    max_epochs: int = Field(40, ge=1)
+    """Epochs of 4096 pairs."""
+    batch_size: int = Field(64, ge=1)
+    """Pairs in a batch."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Of Adam."""
+    seed: int = 0
+    """Seed of the start, of pairs and of sampling."""
+
+
+@stage("eeg-scan", version=1)
+def scan(encoder: Encoder, epochs: Dataset, params: ScanParams, context: Context) -> Encoder:
+    """Map labels onto the latents of a frozen beta-VAE: from labels to signals, and back.
+
+    The encoder is used as it is and never trained, so that mapping other labels takes seconds
+    (`remap.seconds`). Labels that no symbols can be made of are left out with the reason.
+    """
+    from eeg import scan_report
+
+    settings = params.model_dump()
+    fitted, excluded, seconds = scan_report.fit_scan(
+        encoder,
+        epochs,
+        labels=settings.pop("labels"),
+        random_state=settings.pop("seed"),
+        scratch=context.scratch,
+        progress=context.progress,
+        **settings,
+    )
+    scan_report.record(context, fitted, excluded, seconds)
+    return fitted
+
+
+class RelabelParams(Params):
+    """The labels to put on."""
+
+    labels: File
+    """Table (.tsv or .csv) with the column participant_id; its other columns are the labels."""
+
+
+@stage("eeg-relabel", version=1)
+def relabel(epochs: Dataset, params: RelabelParams, context: Context) -> Dataset:
+    """Put the labels of a table in the place of those that the trials bear.
+
+    Participants that the table doesn't know, and those of the table without trials, are listed.
+    """
+    from eeg import parts, scan_report
+
+    fresh = parts.relabel(epochs, params.labels)
+    context.section("Labels", *scan_report.label_blocks(fresh))
+    return fresh
+
+
+class TrialsParams(Params):
+    """Where the trials are that an encoder is to see."""
+
+    encoder: Folder
+    """The encoder's folder."""
+    epochs: Folder | None = None
+    """Trials (a dataset folder); by default the `epochs` beside the encoder in its run's folder."""
+    files: Files | None = None
+    """Recordings in their place; they go through the preprocessing of the encoder's training."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TrialsParams:
+        if self.files is not None and self.epochs is not None:
+            raise ValueError("give either 'epochs' or 'files', not both")
+        return self
+
+    def reads(self) -> list[Path]:
+        """Companions of the recordings, or the dataset beside the encoder."""
+        from eeg.companions import companions
+        from eeg.parts import trials_beside
+
+        if self.files is None:
+            return [] if self.epochs is not None else [trials_beside(self.encoder)]
+        return [found for file in self.files for found in companions(file)]
+
+
+@stage("eeg-trials", version=1)
+def trials(params: TrialsParams, context: Context) -> Dataset:
+    """Open the trials of an earlier run, or read recordings as an encoder's training data were."""
+    from eeg import parts
+    from neuro.data import as_signal, open_dataset
+
+    encoder = parts.load_beta_vae(params.encoder)
+    if params.files is not None:
+        data = parts.read_trials(encoder, params.files)
+    else:
+        data = open_dataset(params.epochs or parts.trials_beside(params.encoder))
+    # One trial says whether all fit: a wrong montage is refused before anything is computed.
+    encoder.align(as_signal(data.isel(trial=slice(0, 1))), drop_extra=False)
+    return data
+
+
+class EncoderParams(Params):
+    """Which encoder."""
+
+    encoder: Folder
+    """Folder of a beta-VAE, or of a SCAN, whose beta-VAE is then taken."""
+
+
+@stage("eeg-encoder", version=1)
+def encoder(params: EncoderParams, context: Context) -> Encoder:
+    """Take an encoder from a folder as it is; its hash is in the report."""
+    from eeg import parts
+    from eeg.scan import encoder_hash
+    from neuro.report import Text
+
+    found = parts.load_beta_vae(params.encoder)
+    context.section("Encoder", Text(f"From {params.encoder}, hash {encoder_hash(found)}."))
+    return found
+
+
+class ScanEvaluateParams(Params):
+    """How SCAN is put to the test."""
+
+    labels: list[str] | None = None
+    """Labels to score; by default those that SCAN knows."""
+    n_boot: int = Field(2000, ge=100)
+    """Bootstrap samples of participants behind the intervals."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+
+@stage("eeg-scan-evaluate", version=1)
+def scan_evaluate(
+    train: Dataset, test: Dataset, scan: Encoder, params: ScanEvaluateParams, context: Context
+) -> Table:
+    """Score SCAN on participants that neither it nor the encoder ever saw, beside baselines."""
+    from eeg import parts, scan_scores
+
+    parts.refuse_overlap(train, test)
+    parts.refuse_known(scan, test)
+    fitted: SCAN = parts.expect_scan(scan)
+    settings: dict[str, Any] = {"n_boot": params.n_boot, "random_state": params.seed}
+    result = scan_scores.score(fitted, train, test, labels=params.labels, **settings)
+    return scan_scores.record(context, result)
