@@ -19,7 +19,7 @@ from neuro.errors import InputError
 from neuro.validation import grouped_folds
 
 CLASSIFIERS = ("logistic", "svm")
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = (1e-3, 1e-2, 1e-1)
 N_INNER = 3
 Floats = NDArray[np.float64]
 
@@ -113,7 +113,7 @@ def _model(classifier: str, penalty: float) -> Any:
     from sklearn.svm import LinearSVC
 
     if classifier == "logistic":
-        return LogisticRegression(C=penalty, class_weight="balanced", max_iter=500)
+        return LogisticRegression(C=penalty, class_weight="balanced", solver="newton-cholesky")
     # The primal problem: its solver doesn't draw at random.
     return LinearSVC(C=penalty, class_weight="balanced", dual=False)
 
