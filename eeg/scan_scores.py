@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,14 +63,59 @@ def record(context: Context, rows: list[dict[str, Any]]) -> pd.DataFrame:
         if "reason" in row:
             context.warn(f"the label '{row['label']}' can't be scored: {row['reason']}")
             continue
-        name = f"classify.{row['label']}.{row['predictor']}"
+        name = f"heldout.{row['label']}.{row['predictor']}"
         own = {k: row[k] for k in ("low", "high", "chance", "n")}
         context.metric(f"{name}.balanced_accuracy", row["balanced_accuracy"], **own,
                        n_unit="participant")  # fmt: skip
         context.metric(f"{name}.auc", row["auc"], n=row["n"], n_unit="participant", chance=0.5)
+    context.method(
+        f"The encoder and SCAN were scored as they are on {max(row.get('n', 0) for row in rows)} "
+        "participants that neither had seen; intervals are 95 % bootstrap intervals over "
+        "participants.",
+        "bootstrap",
+    )
     frame = pd.DataFrame(rows)
     context.section("Labels of held-out participants", Table(frame, "Held-out participants."))
     return frame
+
+
+def identity(test: xr.Dataset) -> str:
+    """Name a test part by its participants, so that its scorings can be counted."""
+    people = "\2".join(sorted(set(subjects_of(test).tolist())))
+    return hashlib.sha256(people.encode()).hexdigest()[:16]
+
+
+def cross_validate(
+    context: Context, encoder: Any, scan: SCAN, data: xr.Dataset, settings: dict[str, Any]
+) -> pd.DataFrame:
+    """Refit everything in folds over participants, and hand what is found over to a run."""
+    import pandas as pd
+
+    from eeg.classify import label_names, usable_labels
+    from eeg.scan_evaluate import class_labels, fit_repeats, read_labels_of
+    from neuro.report import Table
+
+    labels = label_names(data) if settings["labels"] is None else settings["labels"]
+    data = class_labels(data, labels, settings["bins"])
+    n_splits, seed = settings["n_splits"], settings["seed"]
+    for row in usable_labels(data, labels, n_splits)[1]:
+        context.warn(f"the label '{row['label']}' is left out: {row['reason']}")
+    repeats = fit_repeats(
+        encoder, data, labels=labels, scan=scan, n_splits=n_splits, random_state=seed,
+        n_repeats=settings["n_repeats"], scratch=context.scratch, progress=context.progress,
+    )  # fmt: skip
+    found = read_labels_of(
+        repeats, data, labels, n_shuffles=settings["n_shuffles"], n_boot=settings["n_boot"],
+        random_state=seed, progress=context.progress,
+    )  # fmt: skip
+    for name, estimate in found.by_name().items():
+        estimate.record(context, f"classify.{name}")
+    context.predictions(pd.DataFrame(found.rows))
+    for level in ("subject", "single_trial"):
+        tables = [Table(found.table(label, level), label) for label in found.labels]
+        context.section(f"Labels, {level.replace('_', ' ')}", *tables)
+    rows = [{"label": n, **row} for n in found.labels for row in found.table(n)]
+    return pd.DataFrame(rows)
 
 
 def _side(scan: SCAN, data: xr.Dataset) -> dict[str, Any]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from neuro.stage import Context, Dataset, Encoder, File, Files, Folder, Params, Table, stage
-
-if TYPE_CHECKING:
-    from eeg.scan import SCAN
 
 
 class PartParams(Params):
@@ -187,8 +184,8 @@ def encoder(params: EncoderParams, context: Context) -> Encoder:
     return found
 
 
-class ScanEvaluateParams(Params):
-    """How SCAN is put to the test."""
+class TestParams(Params):
+    """How SCAN is put to the test as it is."""
 
     labels: list[str] | None = None
     """Labels to score; by default those that SCAN knows."""
@@ -198,16 +195,56 @@ class ScanEvaluateParams(Params):
     """Seed of the bootstrap."""
 
 
-@stage("eeg-scan-evaluate", version=1)
-def scan_evaluate(
-    train: Dataset, test: Dataset, scan: Encoder, params: ScanEvaluateParams, context: Context
+@stage("eeg-scan-test", version=1)
+def scan_test(
+    train: Dataset, test: Dataset, scan: Encoder, params: TestParams, context: Context
 ) -> Table:
-    """Score SCAN on participants that neither it nor the encoder ever saw, beside baselines."""
+    """Score a SCAN as it is on participants that neither it nor the encoder ever saw.
+
+    Beside it stand discriminants of its latents and of window features, fitted to the training
+    participants. Nothing is trained again; a participant known from the training is refused.
+    """
     from eeg import parts, scan_scores
 
     parts.refuse_overlap(train, test)
     parts.refuse_known(scan, test)
-    fitted: SCAN = parts.expect_scan(scan)
     settings: dict[str, Any] = {"n_boot": params.n_boot, "random_state": params.seed}
-    result = scan_scores.score(fitted, train, test, labels=params.labels, **settings)
-    return scan_scores.record(context, result)
+    fitted = parts.expect_scan(scan)
+    rows = scan_scores.score(fitted, train, test, labels=params.labels, **settings)
+    context.scored(scan_scores.identity(test))
+    return scan_scores.record(context, rows)
+
+
+class ScanEvaluateParams(Params):
+    """How the whole method is put to the test."""
+
+    labels: list[str] | None = None
+    """Labels to predict; by default those of the recordings, and the condition."""
+    bins: int = Field(3, ge=2)
+    """Classes of a continuous label."""
+    n_splits: int = Field(5, ge=2)
+    """Folds over participants; every participant is held out once in each repeat."""
+    n_repeats: int = Field(1, ge=1)
+    """Repeats with other folds and initial weights."""
+    n_shuffles: int = Field(200, ge=20)
+    """Label shuffles behind the chance band and the p-values."""
+    n_boot: int = Field(2000, ge=100)
+    """Bootstrap samples of participants behind the intervals."""
+    seed: int = 0
+    """Seed of folds, shuffles and bootstrap."""
+
+
+@stage("eeg-scan-evaluate", version=1)
+def scan_evaluate(
+    epochs: Dataset, encoder: Encoder, scan: Encoder, params: ScanEvaluateParams, context: Context
+) -> Table:
+    """Compare SCAN, latents and hand-made features on held-out participants, refitting in folds.
+
+    The encoder and SCAN lend their parameters; both, the autoencoder (beta = 0), the principal
+    components and every statistic are refitted in each fold.
+    """
+    from eeg import parts, scan_scores
+
+    return scan_scores.cross_validate(
+        context, encoder, parts.expect_scan(scan), epochs, params.model_dump()
+    )
