@@ -233,8 +233,8 @@ class SCAN(Encoder):
         encoder = self._frozen()
         self._check_parameters()
         self.encoder_ = encoder
-        signal = encoder.align(X, drop_extra=False)
         raw = encoder.as_input(X)
+        signal = encoder.align(raw, drop_extra=False)
         who = _column(signal, "subject", subject), _column(signal, "session", session)
         mean, variance = (np.asarray(a) for a in encoder.transform(signal, return_variance=True))
         table = read_labels(y, raw, who[0], len(mean))
@@ -252,7 +252,8 @@ class SCAN(Encoder):
             By default the trials of this SCAN's own fit (not after loading, as an encoder's
             folder holds no recordings).
         **params
-            Parameters that are to differ.
+            Parameters that are to differ; `within`, and `bins` by label, speak of the old labels
+            and are not carried over.
 
         Returns
         -------
@@ -260,7 +261,8 @@ class SCAN(Encoder):
             A new one; its `encoder_hash_` is this one's.
         """
         check_is_fitted(self, "symbols_")
-        other = clone(self).set_params(encoder=self.encoder_, **params)
+        own: dict[str, Any] = {"within": ()} | ({"bins": 3} if isinstance(self.bins, dict) else {})
+        other = clone(self).set_params(encoder=self.encoder_, **{**own, **params})
         if X is not None:
             return other.fit(X, y)
         if not hasattr(self, "codes_"):
@@ -295,7 +297,7 @@ class SCAN(Encoder):
         self.pooling_ = (
             Pooling.identity(self.n_latents)
             if self.level == "trial"
-            else Pooling.learn(mean, variance, unit, weight)
+            else Pooling.learn(mean, variance, unit, weight, self.encoder_.kept_)
         )
         pooled = self.pooling_.pool(mean, variance, unit)
         seeds = self._seeds(4)
@@ -713,7 +715,7 @@ class SCAN(Encoder):
         """
         options = options or ScanOptions()
         X = self.align(self.read_recording(path), drop_extra=options.align)
-        codes = super().decode(path, options)
+        seen = self.seen(X)
         mean, variance = (np.asarray(a) for a in self.encoder_.transform(X, return_variance=True))
         who = _column(X, "subject", None)
         names, unit = np.unique(
@@ -721,18 +723,21 @@ class SCAN(Encoder):
         )
         one = options.level == "participant"
         values = self.read_codes(mean, variance, unit=unit if one else None, rule=options.rule)
-        probability = xr.DataArray(
-            values[unit] if one else values,
-            dims=("trial", "symbol"),
-            coords={"symbol": self.symbols_.names},
-        )
-        denoised = self._decoded(mean, "trial")
-        codes = codes.assign(probability=probability, denoised=denoised)
+        found = {
+            "codes": self.wrap(mean, X),
+            "probability": self._on_trials(values[unit] if one else values, X),
+            "denoised": self._decoded(mean, "trial"),
+        }
         if one:
             averages = average(mean, variance, unit)[0].astype(np.float32)
             erp = self._decoded(averages, "participant")
-            codes = codes.assign(erp=erp.assign_coords(participant=names))
-        return codes.assign_attrs(level=options.level, rule=options.rule)
+            found["erp"] = erp.assign_coords(participant=names)
+        attrs = {"kind": "codes", "encoder": self.name, "source": Path(path).name}
+        return (
+            xr.Dataset(found)
+            .assign_coords(seen_trial=("trial", seen.trials), seen_subject=("trial", seen.subjects))
+            .assign_attrs(attrs, level=options.level, rule=options.rule)
+        )
 
     def state_dict_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the weights of the symbol networks and the scale of the codes."""
@@ -759,7 +764,7 @@ class SCAN(Encoder):
         self.symbols_ = Symbols.from_dict(preprocessing["symbols"])
         self.history_ = preprocessing["history"]
         self.operator_history_ = preprocessing["operator_history"]
-        names = ("mean", "between", "within", "scale")
+        names = ("mean", "between", "within", "scale", "kept")
         self.pooling_ = Pooling(*(arrays[f"pooling.{name}"] for name in names))
         self.network_ = _loaded(
             SymbolNetwork(len(self.symbols_), self.n_latents, self.n_hidden), "network", arrays

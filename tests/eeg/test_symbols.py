@@ -163,7 +163,7 @@ def test_labels_of_participants_are_joined(form, tmp_path):
 
 def test_unmatched_participants_are_listed():
     table = pd.DataFrame({"subject": ["a", "b", "zoe"], "sex": ["f", "m", "f"]})
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="participants|subjects") as caught:
         found = read_labels(table, trials(), SUBJECT, 4)
     text = " ".join(str(w.message) for w in caught)
     assert "do not know the subjects c" in text
