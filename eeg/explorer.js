@@ -36,6 +36,10 @@
         }
       }
     }
+    return [low, high];
+  }
+
+  function padded([low, high]) {
     const margin = 0.04 * (high - low) || 1;
     return [low - margin, high + margin];
   }
@@ -45,8 +49,8 @@
   const changesOf = (sensor, state) => [difference(sensor, state)];
   const every = Array.from({ length: nSensors }, (_, sensor) => sensor);
   const centres = (sensor, state) => [curve(sensor, state)];
-  const waveRanges = every.map((sensor) => range(sensor, layersOf));
-  const changeRanges = every.map((sensor) => range(sensor, changesOf));
+  const waveRanges = every.map((sensor) => padded(range(sensor, layersOf)));
+  const changeRanges = every.map((sensor) => padded(range(sensor, changesOf)));
 
   // -- elements -------------------------------------------------------------------------------
 
@@ -198,8 +202,8 @@
     make(svg, "rect", { x: 38, y: 191, width: 100, height: 7, fill: `url(#${id})` });
     const ends = [38, 88, 138].map((at) =>
       make(svg, "text", { x: at, y: 210, "text-anchor": "middle" }));
-    const limit = Math.max(...every.flatMap((sensor) =>
-      range(sensor, title === "signal" ? centres : changesOf)).map(Math.abs));
+    const pick = title === "signal" ? centres : changesOf;
+    const limit = Math.max(...every.flatMap((s) => range(s, pick)).map(Math.abs)) || 1;
     [-limit, 0, limit].forEach((v, i) => { ends[i].textContent = v ? signed(v) : "0 µV"; });
     return { title, name, dots, limit };
   }

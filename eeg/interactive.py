@@ -397,10 +397,14 @@ def _figure(
     }
     # The script writes every text as text; here only the end of the script element matters.
     stored = json.dumps(data).replace("<", "\\u003c")
-    style, script = (Path(__file__).with_name(f"explorer.{e}").read_text() for e in ("css", "js"))
+    style, script = (_beside(f"explorer.{kind}") for kind in ("css", "js"))
     html = (
         f'<style>{style}</style><main id="explorer"><noscript>This figure needs JavaScript.'
         f'</noscript></main><script type="application/json" id="data">{stored}</script>'
         f"<script>{script}</script>"
     )
     return Html(html, height=max(HEIGHT, 120 + ROW * rows))
+
+
+def _beside(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
