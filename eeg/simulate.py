@@ -281,6 +281,55 @@ def simulate_epochs(**settings: Any) -> dict[str, mne.EpochsArray]:
     return epochs
 
 
+def expected_erp(
+    data: xr.Dataset,
+    factors: Mapping[str, float],
+    components: Sequence[Component] = COMPONENTS,
+) -> xr.DataArray:
+    """Return the noise-free ERP of somebody whose factors are known.
+
+    Parameters
+    ----------
+    data : Dataset
+        A simulated cohort: its channels, conditions, times and rate are taken.
+    factors : mapping of str to float
+        In standard deviations; those not named are 0, the mean of the population.
+    components : sequence of Component
+        As given to `simulate_cohort`.
+
+    Returns
+    -------
+    DataArray (condition, channel, time)
+        uV, the baseline at 0.
+
+    Examples
+    --------
+    >>> cohort = simulate_cohort(n_subjects=2, n_trials=1)
+    >>> turned = expected_erp(cohort, {"p3_amplitude": 1.0}) - expected_erp(cohort, {})
+    >>> 0.2 < float(turned.time[turned.values.max((0, 1)).argmax()]) < 0.4
+    True
+    """
+    import xarray as xr
+
+    names = factor_names(components)
+    unknown = sorted(set(factors) - set(names))
+    if unknown:
+        raise InputError(f"the factors {', '.join(unknown)} do not exist: use {', '.join(names)}")
+    channels = [str(name) for name in data["channel"].values]
+    conditions = list(dict.fromkeys(data["condition"].values.astype(str).tolist()))
+    times = data["time"].values
+    sfreq = float(data.attrs["sfreq"])
+    scene = _Scene.build(
+        channels, components, conditions, sfreq, times[0], times[0] + len(times) / sfreq
+    )
+    return xr.DataArray(
+        scene.erps({name: factors.get(name, 0.0) for name in names}),
+        dims=("condition", "channel", "time"),
+        coords={"condition": conditions, "channel": channels, "time": times},
+        attrs={"units": "uV", "sfreq": sfreq},
+    )
+
+
 def positions_1005() -> dict[str, NDArray[np.float64]]:
     """Positions of the 10-05 system on MNE's template head, m."""
     import mne
