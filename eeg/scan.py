@@ -23,12 +23,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from eeg.beta_vae import BetaVAE
-from eeg.labels import read_labels, refuse_contradictions
-from eeg.pairs import Pairs, Pooling, Recombinations, average, balanced_weights
+from eeg.concepts import Concepts
+from eeg.labels import read_labels
+from eeg.pairs import Pooling, average
 from eeg.symbols import Bins, Symbols
 from neuro.encoder import DecodeOptions as BaseOptions
 from neuro.encoder import Encoder
@@ -45,7 +45,6 @@ Floats = NDArray[np.float32]
 Concept = Mapping[str, Any] | xr.Dataset | None
 
 LEVELS = ("participant", "trial")
-RULES = ("decoder", "kl")
 
 
 class ScanOptions(BaseOptions):
@@ -135,6 +134,8 @@ class SCAN(Encoder):
     DecodeOptions: ClassVar[type[BaseOptions]] = ScanOptions
 
     encoder_: BetaVAE
+    symbols_: Symbols
+    pooling_: Pooling
     network_: SymbolNetwork
     recombinator_: Recombinator | None
     operator_history_: list[dict[str, float]]
@@ -279,56 +280,20 @@ class SCAN(Encoder):
         subject: NDArray[np.str_] | None, own: FittedOn, scratch: Any, progress: Any,
     ) -> None:  # fmt: skip
         """Fit to posteriors of trials; everything but the encoder."""
-        from eeg.recombine import train_recombinator
-        from neuro.nn.scan import SCANObjective, SymbolNetwork
-        from neuro.training import train
+        from eeg.tying import tie
 
         self._take_contract(own)
         self.codes_ = mean, variance, subject, _coordinates(table, subject)
-        unit, rows = self._units(table, subject)
-        people = rows if subject is None else _first_of(subject, rows)
-        columns = {
-            str(name): table[name].to_numpy()[rows if name in self.within else people]
-            for name in table
-        }
-        self.symbols_ = Symbols.learn(columns, self.bins)
-        codes = self.symbols_.codes(table.iloc[rows])
-        weight = balanced_weights(codes) if self.balance else np.ones(len(codes))
-        self.pooling_ = (
-            Pooling.identity(self.n_latents)
-            if self.level == "trial"
-            else Pooling.learn(mean, variance, unit, weight, self.encoder_.kept_)
+        progress = progress or (_bar if self.verbose else None)
+        found, self.history_, self.operator_history_ = tie(
+            self, mean, variance, table, subject, scratch, progress
         )
-        pooled = self.pooling_.pool(mean, variance, unit)
-        seeds = self._seeds(4)
-        training: dict[str, Any] = {
-            "max_epochs": self.max_epochs,
-            "device": self.device,
-            "progress": progress or (_bar if self.verbose else None),
-        }
-        folders = [None if scratch is None else Path(scratch) / n for n in ("scan", "operator")]
-        source: dict[str, Any] = {
-            "drop": self.drop, "batch_size": self.batch_size, "device": self.device,
-        }  # fmt: skip
-        objective = SCANObjective(
-            SymbolNetwork(len(self.symbols_), self.n_latents, self.n_hidden, seeds[0]),
-            beta_y=self.beta_y,
-            lam=self.lam,
-            learning_rate=self.learning_rate,
-        )
-        pairs = Pairs(*pooled, codes, self.symbols_, weight, seed=seeds[1], **source)
-        result = train(objective, pairs, seed=seeds[2], folder=folders[0], **training)
-        self.network_ = objective.network.cpu().eval()
-        self.history_ = result.history[0]
-        self.recombinator_, self.operator_history_ = None, []
-        if self.operators:
-            triples = Recombinations(*pooled, codes, self.symbols_, weight, seed=seeds[1], **source)
-            self.recombinator_, self.operator_history_ = train_recombinator(
-                self.network_, triples, n_hidden=self.n_hidden_operator,
-                target=self.operator_target, seed=seeds[3], folder=folders[1],
-                learning_rate=self.learning_rate, **training,
-            )  # fmt: skip
-            self.network_.cpu()
+        self._take(found)
+
+    def _take(self, found: Concepts) -> None:
+        self._concepts = found
+        self.symbols_, self.pooling_ = found.symbols, found.pooling
+        self.network_, self.recombinator_ = found.network, found.recombinator
 
     def _frozen(self) -> BetaVAE:
         if not isinstance(self.encoder, BetaVAE):
@@ -351,35 +316,6 @@ class SCAN(Encoder):
         }
         self.fitted_on_ = FittedOn(**both)
         self.encoder_hash_ = encoder_hash(encoder)
-
-    def _units(
-        self, table: pd.DataFrame, subject: NDArray[np.str_] | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Number the unit of every trial; return also the first trial of each."""
-        unknown = [name for name in self.within if name not in table]
-        if unknown:
-            raise InputError(
-                f"within names {', '.join(unknown)}; the labels are {', '.join(table.columns)}"
-            )
-        if subject is not None:
-            refuse_contradictions(table, subject, self.within)
-        if self.level == "trial":
-            rows = np.arange(len(table))
-            return rows, rows
-        if subject is None:
-            raise DataError(
-                "level='participant' needs to know whose the trials are: pass subject=, or "
-                "level='trial'"
-            )
-        key = np.stack([subject, *(table[n].to_numpy().astype(str) for n in self.within)])
-        _, first, unit = np.unique(key, axis=1, return_index=True, return_inverse=True)
-        return unit.reshape(-1).astype(np.int64), first.astype(np.int64)
-
-    def _seeds(self, n: int) -> list[int]:
-        seed = self.random_state
-        if not isinstance(seed, int | np.integer):
-            seed = check_random_state(seed).randint(2**31)
-        return [int(s) for s in np.random.SeedSequence(int(seed)).generate_state(n)]
 
     def _check_parameters(self) -> None:
         choices = {"level": LEVELS, "operator_target": ("symbol", "signal")}
@@ -511,43 +447,9 @@ class SCAN(Encoder):
         ndarray, shape (unit, symbol)
             Probabilities that add up to 1 inside each label.
         """
-        _choice("rule", rule, RULES)
         mean, variance = np.asarray(mean), np.asarray(variance)
         numbers = np.arange(len(mean)) if unit is None else np.asarray(unit)
-        center, spread = self.pooling_.pool(mean, variance, numbers)
-        score = self._decoder_score(center) if rule == "decoder" else self._kl_score(center, spread)
-        out = np.empty_like(score)
-        for part in self.symbols_.slices.values():
-            inside = np.exp(score[:, part] - score[:, part].max(1, keepdims=True))
-            out[:, part] = inside / inside.sum(1, keepdims=True)
-        return out
-
-    def _decoder_score(self, center: Floats) -> Floats:
-        import torch
-
-        with torch.inference_mode():
-            logits = self.network_.decode(torch.from_numpy(center)[None])[0]
-            return torch.nn.functional.logsigmoid(logits).numpy()
-
-    def _kl_score(self, center: Floats, spread: Floats) -> Floats:
-        import torch
-
-        from neuro.nn.scan import forward_kl
-
-        mean, log_variance = (torch.from_numpy(a)[None] for a in self._single_symbols())
-        signal = torch.from_numpy(center)[:, None], torch.from_numpy(np.log(spread))[:, None]
-        return -forward_kl(signal, (mean, log_variance)).sum(-1).numpy()
-
-    def _single_symbols(self) -> tuple[Floats, Floats]:
-        """Return the posteriors of every symbol alone, (symbol, latent) each."""
-        return self._symbol_posterior(np.eye(len(self.symbols_), dtype=np.float32))
-
-    def _symbol_posterior(self, vectors: Floats) -> tuple[Floats, Floats]:
-        import torch
-
-        with torch.inference_mode():
-            mean, log_variance = self.network_.encode(torch.from_numpy(vectors)[None])
-        return mean[0].numpy(), log_variance[0].numpy()
+        return self._concepts.read(mean, variance, numbers, rule)
 
     def _on_trials(self, values: Floats, X: xr.DataArray) -> xr.DataArray:
         coords = {k: c for k, c in X.coords.items() if c.dims == ("trial",)}
@@ -597,7 +499,7 @@ class SCAN(Encoder):
         if isinstance(labels, xr.Dataset):
             return labels
         codes = self.symbols_.ask(labels or {})
-        mean, log_variance = self._symbol_posterior(self.symbols_.k_hot(codes[None])[0])
+        mean, log_variance = self._concepts.posterior(codes[None])
         return self._concept(mean[0], log_variance[0])
 
     def combine(self, first: Concept, operator: str, second: Concept) -> xr.Dataset:
@@ -632,7 +534,7 @@ class SCAN(Encoder):
         return self._concept(*recombine(self.recombinator_, number, one, two))
 
     def _concept(self, mean: Floats, log_variance: Floats) -> xr.Dataset:
-        nothing = self._symbol_posterior(np.zeros((1, len(self.symbols_)), dtype=np.float32))[0]
+        nothing = self._concepts.posterior(self.symbols_.ask({})[None])[0]
         codes = self.pooling_.to_latents(np.concatenate([mean[None], nothing]))
         erp, plain = self._decoded(codes, "trial")
         values = {
@@ -663,29 +565,7 @@ class SCAN(Encoder):
             the encoder keeps (KL above 0.01). ``kept`` (latent).
         """
         check_is_fitted(self, "symbols_")
-        mean, log_variance = self._single_symbols()
-        variance = np.exp(log_variance)
-        distance = np.stack(
-            [_distance(mean[s], variance[s]) for s in self.symbols_.slices.values()]
-        )
-        kept = np.asarray(self.encoder_.kept_)
-        best = np.where(kept if kept.any() else True, distance, -1).argmax(1)
-        pair = ("symbol", "latent")
-        return xr.Dataset(
-            {
-                "mean": (pair, mean),
-                "variance": (pair, variance),
-                "specificity": (pair, 0.5 * (mean**2 + variance - log_variance - 1)),
-                "distance": (("label", "latent"), distance),
-                "latent_of": ("label", best),
-                "kept": ("latent", kept),
-            },
-            coords={
-                "symbol": self.symbols_.names,
-                "label": self.symbols_.labels,
-                "latent": np.arange(self.n_latents),
-            },
-        )
+        return self._concepts.interpret(np.asarray(self.encoder_.kept_))
 
     # The encoder contract -----------------------------------------------------------------
 
@@ -741,38 +621,25 @@ class SCAN(Encoder):
 
     def state_dict_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the weights of the symbol networks and the scale of the codes."""
-        pooling = {f"pooling.{k}": np.asarray(v) for k, v in vars(self.pooling_).items()}
-        networks = {"network": self.network_, "recombinator": self.recombinator_}
-        weights = {
-            f"{name}.{key}": tensor.numpy()
-            for name, module in networks.items()
-            if module is not None
-            for key, tensor in module.state_dict().items()
-        }
-        return {**weights, **pooling}
+        return self._concepts.to_arrays()
 
     def load_state_arrays(
         self, arrays: dict[str, NDArray[Any]], preprocessing: dict[str, Any]
     ) -> None:
         """Take back what `state_dict_arrays` and `contract` gave."""
-        from neuro.nn.scan import Recombinator, SymbolNetwork
-
         self.encoder = self.encoder_
         self.encoder_hash_ = preprocessing["encoder_hash"]
         if encoder_hash(self.encoder_) != self.encoder_hash_:
             raise ContractError("the beta-VAE in this folder is not the one SCAN was fitted on")
-        self.symbols_ = Symbols.from_dict(preprocessing["symbols"])
         self.history_ = preprocessing["history"]
         self.operator_history_ = preprocessing["operator_history"]
-        names = ("mean", "between", "within", "scale", "kept")
-        self.pooling_ = Pooling(*(arrays[f"pooling.{name}"] for name in names))
-        self.network_ = _loaded(
-            SymbolNetwork(len(self.symbols_), self.n_latents, self.n_hidden), "network", arrays
-        )
-        self.recombinator_ = (
-            _loaded(Recombinator(self.n_hidden_operator), "recombinator", arrays)
-            if self.operators
-            else None
+        self._take(
+            Concepts.from_arrays(
+                arrays,
+                Symbols.from_dict(preprocessing["symbols"]),
+                n_hidden=self.n_hidden,
+                n_hidden_operator=self.n_hidden_operator if self.operators else None,
+            )
         )
 
     def contract(self) -> dict[str, Any]:
@@ -798,28 +665,6 @@ def encoder_hash(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def _loaded(module: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    import torch
-
-    weights = {
-        key.removeprefix(f"{name}."): torch.from_numpy(array)
-        for key, array in arrays.items()
-        if key.startswith(f"{name}.")
-    }
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ContractError(f"the weights are not those of this {name}: {error}") from error
-    return module.eval()
-
-
-def _distance(mean: Floats, variance: Floats) -> Floats:
-    """Return the largest standardised distance between two values' posteriors, per latent."""
-    gap = np.abs(mean[:, None] - mean[None])
-    pooled = np.sqrt((variance[:, None] + variance[None]) / 2)
-    return (gap / pooled).max((0, 1))
-
-
 def _column(X: Any, name: str, given: ArrayLike | None) -> NDArray[np.str_] | None:
     if given is None and isinstance(X, xr.DataArray) and name in X.coords:
         given = X[name].values if X[name].dims == ("trial",) else None
@@ -839,11 +684,6 @@ def _coordinates(table: pd.DataFrame, subject: NDArray[np.str_] | None) -> xr.Da
     if subject is not None:
         coords["subject"] = ("trial", subject)
     return xr.DataArray(np.zeros(len(table)), dims="trial", coords=coords)
-
-
-def _first_of(subject: NDArray[np.str_], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keep one row per participant: a participant counts once where bins are cut."""
-    return rows[np.unique(subject[rows], return_index=True)[1]]
 
 
 def _choice(name: str, value: str, known: Sequence[str]) -> None:
