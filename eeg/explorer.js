@@ -185,7 +185,7 @@
       "aria-label": `${title} at every sensor` });
     const name = make(svg, "text", { x: 88, y: 11, "text-anchor": "middle", class: "title" });
     make(svg, "path", { class: "head",
-      d: `M80 ${103 - size}L88 ${94 - size}L96 ${103 - size}` });
+      d: `M77 ${105 - size}L88 ${90 - size}L99 ${105 - size}` });
     make(svg, "circle", { class: "head", cx: 88, cy: 103, r: size });
     const radius = Math.max(3, Math.min(9, 34 / Math.sqrt(nSensors)));
     const dots = data.places.map(([a, b], sensor) => {

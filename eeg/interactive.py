@@ -7,31 +7,25 @@ reach neither the report nor the network.
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from eeg.draw import Floats, head_sphere, positions_of
-from neuro.errors import DataError, InputError
+from eeg.grid import Grid
+from neuro.errors import InputError
 from neuro.report import Block, Html, Text, Warning
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from eeg.beta_vae import BetaVAE
     from eeg.scan import SCAN
 
 MAX_LATENTS = 10
 MAX_STATES = 81  # sets of labels
-MAX_CHARACTERS = 1_000_000  # of the decoded signals in base64
 HEIGHT = 600  # pixels, and more where there are many controls
 ROW = 64
 REACH = 2.0  # standard deviations of the prior to either side
@@ -64,8 +58,8 @@ def latent_explorer(
     sensors : sequence of str, optional
         Sensors to offer; by default all, as far as they fit in 1 MB.
     n_values : int
-        Values of each latent from -2 to 2 standard deviations of the prior; odd, so that the
-        reference is one of them.
+        Values of each latent from -2 to 2 standard deviations of the prior (of the codes, for an
+        autoencoder, which has no prior); odd, so that the reference is one of them.
 
     Returns
     -------
@@ -85,11 +79,10 @@ def latent_explorer(
     if not latents:
         raise InputError("no latent is kept (KL above 0.01 nats), so there is nothing to turn")
     values = np.linspace(-REACH, REACH, n_values)
-    decoded = encoder.traverse(latents, values)
-    waves = decoded.values.reshape(-1, 1, *decoded.shape[2:])
-    grid = _Grid.of(encoder, decoded, waves, sensors)
+    turned = [encoder.traverse(i, values * _spread_of(encoder, i))[0] for i in latents]
+    waves = np.concatenate([one.values[:, None] for one in turned])
+    grid = Grid.of(encoder, turned[0], waves, sensors)
     sliders = [_slider(encoder, latent, (names or {}).get(latent)) for latent in latents]
-    unit = "SD" if encoder.beta else "units of the code"
     return _figure(
         "latents",
         grid,
@@ -97,7 +90,7 @@ def latent_explorer(
         reference=n_values // 2,
         sliders=sliders,
         values=[round(float(v), 6) for v in values],
-        unit=unit,
+        unit="SD",
         note=_latent_note(encoder, len(latents)) + grid.note,
     )
 
@@ -119,6 +112,11 @@ def _most_informative(encoder: BetaVAE) -> list[int]:
     return [int(latent) for latent in order if encoder.kept_[latent]][:MAX_LATENTS]
 
 
+def _spread_of(encoder: BetaVAE, latent: int) -> float:
+    """Return one step of a slider's unit: for an autoencoder the root mean square of its codes."""
+    return 1.0 if encoder.beta else float(np.sqrt(2 * encoder.kl_[latent]))
+
+
 def _slider(encoder: BetaVAE, latent: int, name: str | None) -> dict[str, str]:
     detail = f"KL {encoder.kl_[latent]:.2f} nats, {encoder.types_[latent]}"
     return {"label": f"latent {latent}", "name": name or "", "detail": detail}
@@ -129,7 +127,7 @@ def _latent_note(encoder: BetaVAE, n_shown: int) -> str:
     shown = f"The {n_shown} most informative of {n_kept} kept latents" if n_kept > n_shown else (
         f"All {n_kept} kept latents" if n_kept > 1 else "The one kept latent"
     )  # fmt: skip
-    scale = "in standard deviations of the prior" if encoder.beta else "in units of the code"
+    scale = f"in standard deviations of the {'prior' if encoder.beta else 'training codes'}"
     return (
         f"{shown}, most informative first, {scale}. One latent moves at a time and the others "
         "return to the reference (0), so that every curve is exactly what the decoder gives; "
@@ -186,7 +184,7 @@ def label_explorer(
         low, high = np.percentile(found["signal"].values, BAND, axis=0)
         layers.append(np.stack([found["erp"].values, low, high]))
     decoded = scan.encoder_.traverse(0, [0.0])  # for its coordinates
-    grid = _Grid.of(scan.encoder_, decoded, np.stack(layers), sensors)
+    grid = Grid.of(scan.encoder_, decoded, np.stack(layers), sensors)
     return _figure(
         "labels",
         grid,
@@ -244,143 +242,11 @@ def _label_note(depth: int, n_groups: int, n_samples: int) -> str:
     )
 
 
-# -- the decoded signals -----------------------------------------------------------------------
-
-
-@dataclass
-class _Grid:
-    """Decoded signals as 16-bit numbers, with what is needed to draw them."""
-
-    text: str  # base64 of int16, little-endian, (sensor, state, layer, time)
-    shape: tuple[int, ...]
-    scale: list[float]  # uV per step, by sensor
-    names: list[str]
-    places: list[list[float]] | None
-    times: list[float]
-    axis: str
-    note: str
-
-    @classmethod
-    def of(
-        cls,
-        encoder: BetaVAE,
-        decoded: xr.DataArray,
-        signals: Floats,
-        sensors: Sequence[str] | None,
-    ) -> _Grid:
-        """Take the coordinates of `decoded` and `signals` (state, layer, channel, time)."""
-        if not np.isfinite(signals).all():
-            raise DataError("the decoder gives values that are not finite: its training diverged")
-        names = [str(name) for name in decoded["channel"].values]
-        positions = positions_of(decoded)
-        places = None if positions is None else flat_positions(positions)
-        kept = _kept_sensors(names, signals, places, sensors)
-        text, scale = quantise(signals[:, :, kept].transpose(2, 0, 1, 3))
-        # An encoder of plain arrays knows neither times nor a rate: its axis can only count.
-        known = encoder.contract_.times is not None or encoder.contract_.sfreq is not None
-        times = decoded["time"].values * (1e3 if known else 1)
-        left = len(names) - len(kept)
-        return cls(
-            text=text,
-            shape=(len(kept), *signals.shape[:2], signals.shape[3]),
-            scale=scale,
-            names=[names[i] for i in kept],
-            places=None if places is None else [np.round(places[i], 4).tolist() for i in kept],
-            times=[round(float(t), 4) for t in times],
-            axis="time (ms)" if known else "sample",
-            note=f"{len(kept)} of {len(names)} sensors are shown. " if left else "",
-        )
-
-
-def quantise(signals: ArrayLike) -> tuple[str, list[float]]:
-    """Pack signals as 16-bit numbers, each sensor on its own scale.
-
-    Parameters
-    ----------
-    signals : array (sensor, ...)
-        uV.
-
-    Returns
-    -------
-    str
-        Base64 of little-endian int16.
-    list of float
-        uV per step of each sensor; a value is off by half a step at most.
-
-    Examples
-    --------
-    >>> text, scale = quantise([[0.0, 32767.0], [-1.0, 0.5]])
-    >>> scale[0], np.frombuffer(base64.b64decode(text), "<i2").tolist()
-    (1.0, [0, 32767, -32767, 16384])
-    """
-    signals = np.asarray(signals, dtype=float)
-    flat = signals.reshape(len(signals), -1)
-    scale = np.abs(flat).max(axis=1) / 32767
-    steps = np.rint(flat / np.where(scale > 0, scale, 1)[:, None]).astype("<i2")
-    return base64.b64encode(steps.tobytes()).decode("ascii"), scale.tolist()
-
-
-def flat_positions(positions: Mapping[str, Sequence[float]]) -> Floats:
-    """Lay the head flat as seen from above: the equator becomes the unit circle, the nose is up.
-
-    Parameters
-    ----------
-    positions : mapping of str to (x, y, z)
-        Metres.
-
-    Returns
-    -------
-    ndarray, shape (sensor, 2)
-
-    Examples
-    --------
-    >>> places = {"Cz": (0, 0, 0.1), "Fpz": (0, 0.1, 0), "T8": (0.1, 0, 0)}
-    >>> flat_positions(places).round(1).tolist()
-    [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
-    """
-    points = np.array(list(positions.values()), dtype=float)
-    centre = head_sphere(positions)[:3]
-    x, y, z = (points - centre).T
-    angle = np.arctan2(np.hypot(x, y), z) / (np.pi / 2)
-    direction = np.arctan2(y, x)
-    return np.column_stack([angle * np.cos(direction), angle * np.sin(direction)])
-
-
-def _kept_sensors(
-    names: Sequence[str], signals: Floats, places: Floats | None, sensors: Sequence[str] | None
-) -> list[int]:
-    """Choose the sensors that fit, in the order of the montage."""
-    n_states, n_layers, _, n_times = signals.shape
-    room = max(1, int(MAX_CHARACTERS * 3 / 4 / (2 * n_states * n_layers * n_times)))
-    if sensors is not None:
-        unknown = [name for name in sensors if name not in names]
-        if unknown or not sensors:
-            known = ", ".join(names)
-            raise InputError(f"there is no sensor {', '.join(unknown)}; the sensors are {known}")
-        return [names.index(name) for name in dict.fromkeys(sensors)][:room]
-    if len(names) <= room:
-        return list(range(len(names)))
-    change = np.ptp(signals[:, 0], axis=0).max(axis=-1)
-    if places is None:
-        return sorted(np.argsort(-change, kind="stable")[:room].tolist())
-    return sorted(_spread(places, int(change.argmax()), room))
-
-
-def _spread(places: Floats, first: int, n: int) -> list[int]:
-    """Choose points far from one another, so that a few sensors still cover the head."""
-    chosen = [first]
-    gap = np.linalg.norm(places - places[first], axis=1)
-    while len(chosen) < n:
-        chosen.append(int(gap.argmax()))
-        gap = np.minimum(gap, np.linalg.norm(places - places[chosen[-1]], axis=1))
-    return chosen
-
-
 # -- the figure --------------------------------------------------------------------------------
 
 
 def _figure(
-    kind: str, grid: _Grid, *, reference: int, note: str, rows: int, **controls: Any
+    kind: str, grid: Grid, *, reference: int, note: str, rows: int, **controls: Any
 ) -> Html:
     data = {
         "kind": kind,

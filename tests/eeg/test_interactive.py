@@ -15,15 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from eeg.beta_vae import BetaVAE
-from eeg.interactive import (
-    MAX_CHARACTERS,
-    MAX_STATES,
-    explorer_blocks,
-    flat_positions,
-    label_explorer,
-    latent_explorer,
-    quantise,
-)
+from eeg.grid import MAX_CHARACTERS, flat_positions, quantise, spread
+from eeg.interactive import MAX_STATES, explorer_blocks, label_explorer, latent_explorer
 from eeg.scan import SCAN
 from eeg.simulate import simulate_cohort
 from neuro.data import as_signal
@@ -98,6 +91,17 @@ def test_kept_latents_come_with_the_most_informative_first() -> None:
     assert data["note"].startswith("The 10 most informative of 13 kept latents")
 
 
+def test_an_autoencoder_is_turned_as_far_as_its_codes_go(cohort: xr.Dataset) -> None:
+    X = as_signal(cohort)
+    encoder = BetaVAE(n_latents=2, beta=0.0, max_epochs=4).fit(X)
+    data = payload(latent_explorer(encoder, n_values=3).html)
+    assert "standard deviations of the training codes" in data["note"]
+    latent = int(data["sliders"][0]["label"][-1])
+    size = float(np.sqrt((encoder.transform(X)[:, latent] ** 2).mean()))
+    decoded = encoder.traverse(latent, [-2 * size, 0, 2 * size])[0]
+    assert np.allclose(signals(data)[:, :3, 0].transpose(1, 0, 2), decoded, atol=0.02)
+
+
 def test_times_are_in_ms_and_sensors_lie_on_the_head(encoder: BetaVAE) -> None:
     data = payload(latent_explorer(encoder).html)
     assert (data["axis"], data["times"][0], data["sensors"][1]) == ("time (ms)", -203.125, "Cz")
@@ -130,13 +134,12 @@ def test_many_sensors_are_thinned_out_and_the_caption_says_so() -> None:
 
 
 def test_thinned_sensors_still_cover_the_head() -> None:
-    from eeg.interactive import _spread
     from eeg.simulate import positions_1005
 
     known = positions_1005()
     names = [name for name in known if len(name) <= 3][:60]
     places = flat_positions({name: known[name] for name in names})
-    chosen = places[_spread(places, 0, 16)]
+    chosen = places[spread(places, 0, 16)]
     assert len(np.unique(chosen, axis=0)) == 16
     gaps = np.linalg.norm(places[:, None] - chosen[None], axis=-1).min(axis=1)
     assert gaps.max() < 0.5
