@@ -187,7 +187,7 @@ def recombined(
     Recombined or None
         None where fewer than two labels act on a factor.
     """
-    from eeg.simulate import COMPONENTS, LABELS, expected_erp
+    from eeg.simulate import COMPONENTS, LABELS
 
     labels = LABELS if labels is None else labels
     acting = [name for name in scan.symbols_.labels if name in labels and labels[name].factor]
@@ -210,17 +210,38 @@ def recombined(
         ),
     }
     parts = COMPONENTS if components is None else components
-    plain = expected_erp(data, {}, parts)
+    plain = _expected(data, {}, parts)
     waves = {}
     for title, (concept, names) in asked.items():
         shifts: dict[str, float] = {}
         for name in names:
             factor = str(labels[name].factor)
             shifts[factor] = shifts.get(factor, 0.0) + labels[name].effect / 2
-        truth = (expected_erp(data, shifts, parts) - plain).mean("condition")
-        waves[title] = (np.asarray(concept["difference"]), truth.values)
+        truth = _expected(data, shifts, parts) - plain
+        waves[title] = (np.asarray(concept["difference"]), truth)
     r = {title: float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for title, (a, b) in waves.items()}
     return Recombined(waves, r)
+
+
+def _expected(
+    data: xr.Dataset, factors: Mapping[str, float], components: Sequence[Component]
+) -> NDArray[Any]:
+    """Return the true ERP (channel, time): the conditions' mean, or stacked where the data are."""
+    import xarray as xr
+
+    from eeg.simulate import expected_erp
+
+    stacked = [str(name) for name in data.attrs.get("stacked", ())]
+    if not stacked:
+        return expected_erp(data, factors, components).mean("condition").values
+    names = [str(name) for name in data["channel"].values[: data.sizes["channel"] // len(stacked)]]
+    coords = {
+        "channel": [name.removesuffix(f" {stacked[0]}") for name in names],
+        "condition": ("trial", stacked),
+        "time": data["time"].values,
+    }
+    erp = expected_erp(xr.Dataset(coords=coords, attrs=data.attrs), factors, components)
+    return erp.values.reshape(-1, data.sizes["time"])
 
 
 def _title(labels: Mapping[str, Any]) -> str:
