@@ -2,562 +2,267 @@
 
 Folds hold participants out. In each, the beta-VAE, the autoencoder (the same network at beta 0),
 the principal components, SCAN and every statistic are fitted on its training participants alone.
-The balanced accuracy and the ROC area of a representation are those of a discriminant whose
-shrinkage is tuned inside the training participants, because the same discriminant is refitted on
-hundreds of shuffled labels; logistic regression and a support vector machine stand beside it.
-SCAN reads labels by itself; its null distribution shuffles the truth of held-out participants
-inside folds.
 """
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from eeg.classify import Features, Target, Task, amplitudes, label_names, usable_labels
-from eeg.cohort import Cohort, Floats, Ints
-from eeg.predictors import Components
-from eeg.readout import CLASSIFIERS, cross_scores, fold_auc, weighted_auc
-from neuro.metrics import (
-    balanced_accuracy,
-    chance_level,
-    class_hits,
-    weighted_balanced_accuracy,
-)
-from neuro.validation import (
-    Estimate,
-    Fold,
-    bootstrap_weights,
-    correct_estimates,
-    percentile_interval,
-    permutation_p,
-    shuffled_band,
-)
+from eeg.classify import label_names, usable_labels
+from eeg.readings import Readings, read_representations
+from eeg.regimes import Regimes, compare_regimes
+from eeg.repeats import Fitted, class_labels, fit_repeats
+from eeg.truth import FactorMatch, match_factors
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from eeg.interpret import Interpretation
     from eeg.scan import SCAN
-
-REPRESENTATIONS = ("window", "erp", "pca", "autoencoder", "beta_vae", "scan")
-MEASURES = ("balanced_accuracy", "auc")
-WHOLE_TRIALS = 200  # components that stand for a whole single trial
-Key = tuple[str, str, str]  # label, representation, level
+    from eeg.truth import Recombined
+    from neuro.stage import Context
 
 
 @dataclass
-class Fitted:
-    """Everything that was fitted for one set of folds.
+class ScanEvaluation:
+    """Everything that `evaluate_scan` found.
 
     Parameters
     ----------
-    folds : list of (train, test)
-    encoders, autoencoders : list of BetaVAE
-        One per fold, fitted on its training trials.
-    codes : list of (mean, variance), each of shape (trial, latent)
-        Of all trials by each fold's encoder.
-    scans : list of dict of str to SCAN
-        By label, one dict per fold.
+    readings : Readings
+        The table of labels.
+    regimes : Regimes
+        Empty where it was not asked for.
+    factors : list of FactorMatch
+        Empty where the data are not simulated.
+    excluded : list of dict
+        label and reason.
+    repeats : list of Fitted
+        The folds and what was fitted in them.
+    notes : list of str
+        What a reader must know.
+    split : str
+        Identity of the test splits.
     """
 
-    folds: list[Fold]
-    encoders: list[Any]
-    autoencoders: list[Any]
-    codes: list[tuple[Floats, Floats]] = field(default_factory=list)
-    scans: list[dict[str, SCAN]] = field(default_factory=list)
-
-    @property
-    def fold_of(self) -> Ints:
-        """The fold that tests each trial."""
-        fold_of = np.empty(sum(len(test) for _, test in self.folds), dtype=np.intp)
-        for number, (_, test) in enumerate(self.folds):
-            fold_of[test] = number
-        return fold_of
+    readings: Readings
+    regimes: Regimes
+    factors: list[FactorMatch]
+    excluded: list[dict[str, str]]
+    repeats: list[Fitted]
+    notes: list[str] = field(default_factory=list)
+    split: str = ""
 
 
-@dataclass
-class Readings:
-    """How well each representation tells the classes of each label on held-out participants.
-
-    Parameters
-    ----------
-    accuracy, auc : dict of (label, representation, level) to Estimate
-        Means over repeats, intervals over participants. `auc` at the level of participants only.
-    spread : dict of (label, representation, level) to (mean, sd)
-        Of the balanced accuracy over folds and repeats.
-    beside : dict of (label, representation, classifier) to {measure: value}
-        Logistic regression and support vector machine, participants.
-    bands : dict of the keys to (mean, low, high)
-        Balanced accuracy under shuffled labels.
-    rows : list of dict
-        Predictions of the first repeat.
-    """
-
-    accuracy: dict[Key, Estimate] = field(default_factory=dict)
-    auc: dict[Key, Estimate] = field(default_factory=dict)
-    spread: dict[Key, tuple[float, float]] = field(default_factory=dict)
-    beside: dict[Key, dict[str, float]] = field(default_factory=dict)
-    bands: dict[Key, tuple[float, float, float]] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def by_name(self) -> dict[str, Estimate]:
-        """Estimates by their name in ``metrics.json``, without the leading ``classify.``."""
-        named = {}
-        for measure, found in zip(MEASURES, (self.accuracy, self.auc), strict=True):
-            for (label, representation, level), estimate in found.items():
-                single = ".single_trial" if level == "single_trial" else ""
-                named[f"{label}.{representation}{single}.{measure}"] = estimate
-        return named
-
-    def table(self, label: str, level: str = "subject") -> list[dict[str, Any]]:
-        """Rows of one label for the report, one per representation."""
-        rows = []
-        for key, estimate in self.accuracy.items():
-            if key[0] != label or key[2] != level:
-                continue
-            area = self.auc.get(key, Estimate())
-            mean, sd = self.spread.get(key, (None, None))
-            beside = {
-                f"{name} {measure}": self.beside.get((label, key[1], name), {}).get(measure)
-                for name in CLASSIFIERS
-                for measure in MEASURES
-                if level == "subject"
-            }
-            rows.append(
-                {
-                    "representation": key[1],
-                    "balanced_accuracy": estimate.value,
-                    "low": estimate.low,
-                    "high": estimate.high,
-                    "fold mean": mean,
-                    "fold sd": sd,
-                    "chance": estimate.chance,
-                    "p": estimate.p,
-                    "p_corrected": estimate.p_corrected,
-                    **({"auc": area.value} if level == "subject" else {}),
-                    **beside,
-                    "n": estimate.n,
-                }
-            )
-        return rows
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels that were read."""
-        return list(dict.fromkeys(key[0] for key in self.accuracy))
-
-
-def class_labels(data: xr.Dataset, labels: Sequence[str] | None = None, bins: int = 3) -> Any:
-    """Cut continuous labels into classes at quantiles of the participants.
-
-    Which classes there are is part of the question, not of an answer: the edges see the labels of
-    all participants, and no signal.
-
-    Parameters
-    ----------
-    data : Dataset
-    labels : sequence of str, optional
-        By default those of the dataset.
-    bins : int
-
-    Returns
-    -------
-    Dataset
-        A continuous label is replaced by the name of its bin, "" where it is missing.
-    """
-    from eeg.symbols import Symbols, is_missing
-
-    names = label_names(data) if labels is None else labels
-    first = np.unique(data["subject"].values.astype(str), return_index=True)[1]
-    for name in names:
-        column = data[name].values if name in data.coords else np.array(["one"])
-        known = column[first][~is_missing(column[first])] if name in data.coords else column
-        if column.dtype.kind not in "fiu" or len(np.unique(known)) <= max(bins, 2):
-            continue
-        group = Symbols.learn({name: column[first]}, bins).groups[0]
-        codes = group.codes(column)
-        texts = np.where(codes < 0, "", np.array(group.values)[codes])
-        data = data.assign_coords({name: ("trial", texts)})
-    return data
-
-
-def fit_repeats(
+def evaluate_scan(
     estimator: Any,
     data: xr.Dataset,
+    y: Any = None,
     *,
     labels: Sequence[str] | None = None,
     scan: SCAN | None = None,
+    windows: Mapping[str, tuple[float, float]] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    bins: int = 3,
+    regimes: Sequence[str] = (),
     n_splits: int = 5,
     n_repeats: int = 1,
+    n_shuffles: int = 200,
+    n_boot: int = 2000,
     random_state: int = 0,
     scratch: Path | None = None,
     progress: Callable[..., Any] | None = None,
-) -> list[Fitted]:
-    """Fit beta-VAE, autoencoder and SCAN in every fold of every repeat.
+) -> ScanEvaluation:
+    """Evaluate latents and SCAN beside hand-made features by grouped cross-validation.
 
     Parameters
     ----------
     estimator : BetaVAE
-        Its parameters are used for unfitted copies. Members of all folds and repeats are trained
-        as one ensemble.
+        Its parameters are used for unfitted copies; itself it is not changed.
     data : Dataset
-        Trials with subjects and labels.
+        Trials ``signal`` (trial, channel, time) in uV with ``subject`` and labels.
+    y : table, path or mapping, optional
+        Labels of participants in place of those of `data`, see `eeg.labels.read_labels`.
     labels : sequence of str, optional
+        What to predict; by default all labels, and the condition where it varies.
     scan : SCAN, optional
-        Its parameters; by default those of `SCAN`.
-    n_splits, n_repeats : int
-        Each repeat has folds and initial weights of its own.
-    random_state, scratch, progress
-        As in `eeg.evaluate.evaluate`.
-
-    Returns
-    -------
-    list of Fitted
-    """
-    from eeg.evaluate import make_folds
-
-    seeds = [random_state + number for number in range(n_repeats)]
-    folds = [make_folds(data, labels, n_splits=n_splits, random_state=s) for s in seeds]
-    members, subsets = [], []
-    for seed, own in zip(seeds, folds, strict=True):
-        for beta in (estimator.beta, 0.0):
-            members += [_copy(estimator, beta, seed) for _ in own]
-            subsets += [train for train, _ in own]
-    signal = _signal(data)
-    type(estimator).fit_together(
-        members, signal, subsets=subsets, scratch=scratch, progress=progress
-    )
-    found = []
-    targets, _ = usable_labels(data, labels, n_splits)
-    for number, own in enumerate(folds):
-        mine = members[2 * n_splits * number : 2 * n_splits * (number + 1)]
-        fitted = Fitted(own, mine[:n_splits], mine[n_splits:])
-        for encoder, (train, _) in zip(fitted.encoders, own, strict=True):
-            pair = encoder.transform(signal, return_variance=True)
-            fitted.codes.append((np.asarray(pair[0]), np.asarray(pair[1])))
-            fitted.scans.append(fit_scans(encoder, signal.isel(trial=train), targets, train, scan))
-        found.append(fitted)
-    return found
-
-
-def _copy(estimator: Any, beta: float, seed: int) -> Any:
-    from sklearn.base import clone
-
-    return clone(estimator).set_params(beta=beta, random_state=seed)
-
-
-def _signal(data: Any) -> Any:
-    from neuro.data import as_signal
-
-    return as_signal(data) if hasattr(data, "data_vars") else data
-
-
-def fit_scans(
-    encoder: Any, signal: Any, targets: Sequence[Target], rows: Ints, scan: SCAN | None = None
-) -> dict[str, SCAN]:
-    """Fit SCAN to the labels of participants, and once more to each label inside participants.
-
-    Parameters
-    ----------
-    encoder : BetaVAE
-        Fitted on no other participants than those of `signal`.
-    signal : DataArray
-        Training trials.
-    targets : sequence of Target
-        Of all trials.
-    rows : ndarray of int
-        Which of them the training trials are.
-    scan : SCAN, optional
-
-    Returns
-    -------
-    dict of str to SCAN
-        By label; labels of participants share one.
-    """
-    from sklearn.base import clone
-
-    from eeg.scan import SCAN
-
-    plain = SCAN(operators=False) if scan is None else clone(scan).set_params(operators=False)
-    names = [target.classes for target in targets]
-    columns = {
-        target.name: np.where(target.codes < 0, "", classes[target.codes])[rows]
-        for target, classes in zip(targets, names, strict=True)
-    }
-    groups = [[t.name for t in targets if not t.within]]
-    groups += [[t.name] for t in targets if t.within]
-    within = {t.name for t in targets if t.within}
-    found: dict[str, SCAN] = {}
-    for group in groups:
-        if group:
-            own = clone(plain).set_params(
-                encoder=encoder, within=[name for name in group if name in within]
-            )
-            own.fit(signal, {name: columns[name] for name in group})
-            found |= dict.fromkeys(group, own)
-    return found
-
-
-# ------------------------------------------------------------------------------------ readings
-
-
-def read_labels_of(
-    repeats: Sequence[Fitted],
-    data: Any,
-    labels: Sequence[str] | None = None,
-    *,
-    windows: Mapping[str, tuple[float, float]] | None = None,
-    groups: Mapping[str, Sequence[str]] | None = None,
-    n_shuffles: int = 200,
-    n_boot: int = 2000,
-    random_state: int = 0,
-    progress: Callable[..., Any] | None = None,
-) -> Readings:
-    """Read every usable label from every representation on held-out participants.
-
-    Parameters
-    ----------
-    repeats : sequence of Fitted
-        From `fit_repeats`.
-    data : Dataset
-        The trials they were fitted on.
-    labels : sequence of str, optional
+        Its parameters.
     windows, groups : mapping, optional
-        The hand-made features, see `eeg.erp.window_features`.
-    n_shuffles, n_boot, random_state, progress
-        As in `eeg.evaluate.evaluate`.
+        The hand-made features: time windows and groups of channels, see
+        `eeg.erp.window_features`.
+    bins : int
+        Classes that a continuous label is cut into.
+    regimes : sequence of str, optional
+        Values of `train_on` to compare crosswise, see `eeg.regimes.compare_regimes`.
+    n_splits, n_repeats : int
+        Folds over participants; repeats with folds and initial weights of their own.
+    n_shuffles, n_boot, random_state
+        Label shuffles, bootstrap samples, seed.
+    scratch : path, optional
+        Where training keeps its checkpoints.
+    progress : callable, optional
+        ``progress(items, label, total)``.
 
     Returns
     -------
-    Readings
+    ScanEvaluation
+        A label that can't be scored is in `excluded` with the reason.
+
+    Raises
+    ------
+    InputError
+        With fewer participants than folds, or labels that aren't there.
+    DataError
+        Where a participant has two values of one label, or no participant has labels.
     """
-    cohort = Cohort.of(data)
-    targets, _ = usable_labels(data, labels, len(repeats[0].folds))
-    features = [_Features(cohort, own, windows, groups, random_state) for own in repeats]
-    jobs = [(target, level) for target in targets for level in ("subject", "single_trial")]
-    result = Readings()
-    for target, level in jobs if progress is None else progress(jobs, "labels", len(jobs)):
-        tasks: list[Task] = []
-        for own in repeats:
-            again = tasks[0].labellings if tasks else None
-            tasks.append(Task(cohort, target, level, own.fold_of, n_shuffles, random_state, again))
-        for name in REPRESENTATIONS:
-            found = [
-                _Reading.of(task, name, own, fitted)
-                for task, own, fitted in zip(tasks, features, repeats, strict=True)
-            ]
-            _add(result, tasks, found, name, n_boot, random_state)
-    result.accuracy = _corrected(result.accuracy)
-    result.auc = _corrected(result.auc)
-    return result
+    from eeg.evaluate import _identity
 
-
-class _Features:
-    """Features of all trials in every fold of one repeat, made when they are first asked for."""
-
-    def __init__(
-        self, cohort: Cohort, fitted: Fitted, windows: Any, groups: Any, seed: int
-    ) -> None:
-        self.cohort, self.fitted, self.seed = cohort, fitted, seed
-        self.windows, self.groups = windows, groups
-        self.known: dict[tuple[str, str], list[Features]] = {}
-
-    def get(self, name: str, level: str) -> list[Features]:
-        key = (name, level if name == "erp" else "")
-        if key not in self.known:
-            self.known[key] = self._make(name, level)
-        return self.known[key]
-
-    def _make(self, name: str, level: str) -> list[Features]:
-        cohort, fitted = self.cohort, self.fitted
-        if name == "window":
-            return [amplitudes(cohort, self.windows, self.groups)] * len(fitted.folds)
-        if name == "erp" and level == "subject":
-            return [cohort.X] * len(fitted.folds)  # type: ignore[list-item]
-        kept = [np.asarray(encoder.kept_) for encoder in fitted.encoders]
-        if name == "beta_vae":
-            return [
-                mean[:, k].astype(float) for (mean, _), k in zip(fitted.codes, kept, strict=True)
-            ]
-        if name == "autoencoder":
-            return [
-                np.asarray(e.transform(cohort.signal), dtype=float) for e in fitted.autoencoders
-            ]
-        sizes = [WHOLE_TRIALS if name == "erp" else max(1, int(k.sum())) for k in kept]
-        return [
-            Components.fit(cohort, train, size, random_state=self.seed)
-            .transform(cohort.X)
-            .astype(float)
-            for (train, _), size in zip(fitted.folds, sizes, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """Held-out scores of one representation in one repeat."""
-
-    accuracy: NDArray[np.float64]  # (labelling,)
-    auc: NDArray[np.float64]  # (labelling,)
-    predicted: Ints  # (row,), real labels
-    scores: NDArray[np.float64]  # (row, class), real labels
-    per_fold: list[float]
-    beside: dict[str, dict[str, float]]
-
-    @classmethod
-    def of(cls, task: Task, name: str, features: _Features, fitted: Fitted) -> _Reading:
-        beside: dict[str, dict[str, float]] = {}
-        people = task.level == "subject"
-        if name == "scan":
-            # The predictions stay; the truth of the held-out rows is shuffled against them.
-            scores = np.broadcast_to(_scan_scores(task, fitted), _shape(task))
-        else:
-            own = features.get(name, task.level)
-            scores = task.probabilities(own)
-            for classifier in CLASSIFIERS if people else ():
-                beside[classifier] = _measures(task, cross_scores(task, own, classifier))
-        predicted = scores.argmax(-1)
-        n = len(task.target.classes)
-        return cls(
-            balanced_accuracy(task.labellings, predicted, n),
-            fold_auc(task.labellings, scores, task.fold) if people else np.full(1, np.nan),
-            predicted[0],
-            np.asarray(scores[0]),
-            _per_fold(task, predicted[0]),
-            beside,
+    data, notes = with_labels(data, y)
+    data = class_labels(data, labels, bins)
+    names = label_names(data) if labels is None else list(labels)
+    targets, excluded = usable_labels(data, names, n_splits)
+    names = [target.name for target in targets]
+    seeded: dict[str, Any] = {"random_state": random_state, "progress": progress}
+    repeats = fit_repeats(
+        estimator,
+        data,
+        labels=names,
+        scan=scan,
+        n_splits=n_splits,
+        n_repeats=n_repeats,
+        scratch=None if scratch is None else Path(scratch) / "folds",
+        **seeded,
+    )
+    first = repeats[0]
+    crosswise = Regimes()
+    if regimes:
+        crosswise = compare_regimes(
+            estimator,
+            data,
+            first.folds,
+            names,
+            regimes=regimes,
+            fitted={estimator.train_on: first.encoders},
+            scratch=None if scratch is None else Path(scratch) / "regimes",
+            **seeded,
         )
-
-
-def _shape(task: Task) -> tuple[int, int, int]:
-    return (*task.labellings.shape, len(task.target.classes))
-
-
-def _measures(task: Task, scores: NDArray[np.float64]) -> dict[str, float]:
-    truth, n = task.labellings[0], len(task.target.classes)
-    found = (
-        balanced_accuracy(truth, scores.argmax(-1), n),
-        fold_auc(truth, scores, task.fold),
+    readings = read_representations(
+        repeats,
+        data,
+        names,
+        windows=windows,
+        groups=groups,
+        n_shuffles=n_shuffles,
+        n_boot=n_boot,
+        **seeded,
     )
-    return {name: float(value) for name, value in zip(MEASURES, found, strict=True)}
+    if any(not np.any(e.kept_) for own in repeats for e in own.encoders):
+        notes.append("the encoder kept no latent in some folds (collapse): lower beta")
+    split = "+".join(_identity(data, own.folds) for own in repeats)
+    factors = match_factors(first, data, random_state=random_state)
+    return ScanEvaluation(readings, crosswise, factors, excluded, repeats, notes, split)
 
 
-def _per_fold(task: Task, predicted: Ints) -> list[float]:
-    truth, n = task.labellings[0], len(task.target.classes)
-    parts = [task.fold == number for number in np.unique(task.fold)]
-    return [float(balanced_accuracy(truth[own], predicted[own], n)) for own in parts]
+def with_labels(data: xr.Dataset, y: Any = None) -> tuple[xr.Dataset, list[str]]:
+    """Put labels of participants onto trials.
+
+    Parameters
+    ----------
+    data : Dataset
+    y : as in `eeg.labels.read_labels`, optional
+        None keeps the labels of `data`.
+
+    Returns
+    -------
+    data : Dataset
+        Its attribute ``labels`` names the new ones.
+    notes : list of str
+        Participants of the table without trials, and the reverse.
+
+    Raises
+    ------
+    DataError
+        Where a participant has two values of one label; both are named. The condition may vary.
+    """
+    from eeg.labels import read_labels, refuse_contradictions
+
+    subject = data["subject"].values.astype(str) if "subject" in data.coords else None
+    if y is None:
+        table = {name: data[name] for name in data.attrs.get("labels", []) if name in data.coords}
+        if table and subject is not None:
+            import pandas as pd
+
+            frame = pd.DataFrame({name: column.values for name, column in table.items()})
+            refuse_contradictions(frame, subject, ["condition"])
+        return data, []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read = read_labels(y, data["signal"], subject, data.sizes["trial"])
+    if subject is not None:
+        refuse_contradictions(read, subject, ["condition"])
+    columns = {str(name): ("trial", _plain(read[name])) for name in read.columns}
+    data = data.assign_coords(columns)
+    data.attrs = {**data.attrs, "labels": list(columns)}
+    return data, [str(entry.message) for entry in caught]
 
 
-def _scan_scores(task: Task, fitted: Fitted) -> NDArray[np.float64]:
-    """SCAN's own probabilities of the task's rows, (row, class)."""
-    name, classes = task.target.name, task.target.classes.tolist()
-    found = np.zeros((len(task.fold), len(classes)))
-    for number, (scans, (mean, variance)) in enumerate(
-        zip(fitted.scans, fitted.codes, strict=True)
-    ):
-        rows = np.flatnonzero(task.fold == number)
-        if not len(rows):
-            continue
-        chosen = task.fold[task.unit] == number
-        trials = task.trials[chosen]
-        unit = np.searchsorted(rows, task.unit[chosen])
-        scan = scans[name]
-        symbols = scan.read_codes(mean[trials], variance[trials], unit=unit)
-        group = scan.symbols_.groups[scan.symbols_.labels.index(name)]
-        columns = [classes.index(value) for value in group.values]
-        found[np.ix_(rows, columns)] = symbols[:, scan.symbols_.slices[name]]
-    return found
+def _plain(column: Any) -> Any:
+    """Return numbers as numbers, and the rest as text in which a missing value is ""."""
+    from eeg.symbols import is_missing
+
+    values = column.to_numpy()
+    if values.dtype.kind in "fiu":
+        return values
+    return np.where(is_missing(values), "", values.astype(str))
 
 
-def _add(
-    result: Readings, tasks: Sequence[Task], found: Sequence[_Reading], name: str, n_boot: int,
-    seed: int,
-) -> None:  # fmt: skip
-    task, target = tasks[0], tasks[0].target
-    key = (target.name, name, task.level)
-    hits, counts = zip(
-        *(
-            class_hits(task.labellings[0], own.predicted, task.subject, len(target.classes))
-            for own in found
-        ),
-        strict=True,
-    )
-    weights = bootstrap_weights(len(hits[0]), n_boot, seed)
-    samples = weighted_balanced_accuracy(np.mean(hits, axis=0), counts[0], weights)
-    accuracy = np.mean([own.accuracy for own in found], axis=0)
-    chance = chance_level(len(target.classes))
-    result.accuracy[key] = _estimate(accuracy, samples, chance, len(hits[0]))
-    folds = [value for own in found for value in own.per_fold]
-    result.spread[key] = (float(np.mean(folds)), float(np.std(folds, ddof=1)))
-    result.bands[key] = shuffled_band(accuracy[1:]) if len(accuracy) > 1 else (math.nan,) * 3
-    result.rows += _predictions(task, name, found[0])
-    if name == "beta_vae":
-        _add_control(result, key, len(accuracy) - 1, chance)
-    if task.level == "subject":
-        units = np.unique(task.subject, return_inverse=True)[1]
-        areas = [
-            weighted_auc(own_task.labellings[0], own.scores, own_task.fold, units, weights)
-            for own_task, own in zip(tasks, found, strict=True)
-        ]
-        area = np.mean([own.auc for own in found], axis=0)
-        result.auc[key] = _estimate(area, np.mean(areas, axis=0), 0.5, len(hits[0]))
-        if name == "beta_vae" and len(area) > 1:
-            result.auc[(key[0], "shuffled", key[2])] = Estimate(
-                *shuffled_band(area[1:]), n=len(area) - 1, n_unit="shuffle", chance=0.5
-            )
-        for classifier in found[0].beside:
-            result.beside[(key[0], name, classifier)] = {
-                measure: float(np.mean([own.beside[classifier][measure] for own in found]))
-                for measure in MEASURES
-            }
+def record(
+    context: Context,
+    result: ScanEvaluation,
+    interpretation: Interpretation | None = None,
+    concepts: Recombined | None = None,
+) -> None:
+    """Hand metrics, predictions and warnings over to a run.
+
+    Parameters
+    ----------
+    context : Context
+    result : ScanEvaluation
+    interpretation : Interpretation, optional
+        From `eeg.interpret.interpret`.
+    concepts : Recombined, optional
+        From `eeg.truth.recombined`.
+    """
+    import pandas as pd
+
+    for name, estimate in result.readings.by_name().items():
+        estimate.record(context, f"classify.{name}")
+    for match in result.factors:
+        match.estimate.record(context, f"factor.{match.name}.spearman")
+    context.predictions(pd.DataFrame(result.readings.rows))
+    for note in [*result.notes, *result.regimes.notes]:
+        context.warn(note)
+    for entry in result.excluded:
+        context.warn(f"label '{entry['label']}' is not predicted: {entry['reason']}")
+    context.scored(result.split)
+    record_concepts(context, interpretation, concepts)
 
 
-def _estimate(
-    values: NDArray[np.float64], samples: NDArray[np.float64], chance: float, n: int
-) -> Estimate:
-    low, high = percentile_interval(samples, n_units=n)
-    return Estimate(
-        value=float(values[0]),
-        low=max(0.0, low),
-        high=min(1.0, high),
-        n=n,
-        n_unit="subject",
-        chance=chance,
-        p=permutation_p(values[0], values[1:]) if len(values) > 1 else None,
-    )
-
-
-def _add_control(result: Readings, key: Key, n: int, chance: float) -> None:
-    control = (key[0], "shuffled", key[2])
-    result.bands[control] = result.bands[key]
-    result.accuracy[control] = Estimate(*result.bands[key], n=n, n_unit="shuffle", chance=chance)
-
-
-def _predictions(task: Task, name: str, found: _Reading) -> list[dict[str, Any]]:
-    tail = ".single_trial" if task.level == "single_trial" else ""
-    truth = task.labellings[0]
-    given = np.take_along_axis(found.scores, truth[:, None], 1)[:, 0]
-    columns = zip(task.names, task.who, task.fold, truth, given, strict=True)
-    return [
-        {
-            "item": str(item),
-            "unit": str(unit),
-            "fold": int(fold),
-            "target": f"classify.{task.target.name}.{name}{tail}",
-            "truth": str(task.target.classes[true]),
-            "score": float(score),
-        }
-        for item, unit, fold, true, score in columns
-    ]
-
-
-def _corrected(estimates: dict[Key, Estimate]) -> dict[Key, Estimate]:
-    """Correct p over labels (Holm), separately for each representation and level."""
-    fixed: dict[Key, Estimate] = {}
-    for family in dict.fromkeys(key[1:] for key in estimates):
-        fixed |= correct_estimates({k: e for k, e in estimates.items() if k[1:] == family})
-    return {key: fixed[key] for key in estimates}
+def record_concepts(
+    context: Context,
+    interpretation: Interpretation | None = None,
+    concepts: Recombined | None = None,
+) -> None:
+    """Hand over what the latents mean, see `record`."""
+    if interpretation is not None:
+        for name, estimate in interpretation.by_name().items():
+            estimate.record(context, f"scan.{name}")
+    if concepts is not None:
+        context.metric("scan.and.r", concepts.and_r)
+        context.metric("scan.ignore.r", concepts.ignore_r)

@@ -14,8 +14,8 @@ from neuro.validation import Estimate, bootstrap_weights, percentile_interval
 if TYPE_CHECKING:
     import xarray as xr
 
+    from eeg.repeats import Fitted
     from eeg.scan import SCAN
-    from eeg.scan_evaluate import Fitted
     from eeg.simulate import Component, Label
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,7 @@ def match_factors(
     Parameters
     ----------
     fitted : Fitted
-        Encoders of folds, from `eeg.scan_evaluate.fit_repeats`.
+        Encoders of folds, from `eeg.repeats.fit_repeats`.
     data : Dataset
         A simulated cohort, with coordinates ``factor_<name>`` on trials.
     n_boot, random_state : int

@@ -1,0 +1,370 @@
+"""How well every representation tells the classes of every label, with chance and intervals.
+
+The balanced accuracy and the ROC area of a representation are those of a discriminant whose
+shrinkage is tuned inside the training participants, because the same discriminant is refitted on
+hundreds of shuffled labels; logistic regression and a support vector machine stand beside it.
+SCAN reads labels by itself; its null distribution shuffles the truth of held-out participants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eeg.classify import Features, Task, amplitudes, usable_labels
+from eeg.cohort import Cohort, Ints
+from eeg.predictors import Components
+from eeg.readout import CLASSIFIERS, cross_scores, fold_auc, weighted_auc
+from eeg.repeats import Fitted
+from neuro.metrics import (
+    balanced_accuracy,
+    chance_level,
+    class_hits,
+    weighted_balanced_accuracy,
+)
+from neuro.validation import (
+    Estimate,
+    bootstrap_weights,
+    correct_estimates,
+    percentile_interval,
+    permutation_p,
+    shuffled_band,
+)
+
+REPRESENTATIONS = ("window", "erp", "pca", "autoencoder", "beta_vae", "scan")
+MEASURES = ("balanced_accuracy", "auc")
+WHOLE_TRIALS = 200  # components that stand for a whole single trial
+Key = tuple[str, str, str]  # label, representation, level
+
+
+@dataclass
+class Readings:
+    """How well each representation tells the classes of each label on held-out participants.
+
+    Parameters
+    ----------
+    accuracy, auc : dict of (label, representation, level) to Estimate
+        Means over repeats, intervals over participants. `auc` at the level of participants only.
+    spread : dict of (label, representation, level) to (mean, sd)
+        Of the balanced accuracy over folds and repeats.
+    beside : dict of (label, representation, classifier) to {measure: value}
+        Logistic regression and support vector machine, participants.
+    bands : dict of the keys to (mean, low, high)
+        Balanced accuracy under shuffled labels.
+    rows : list of dict
+        Predictions of the first repeat.
+    """
+
+    accuracy: dict[Key, Estimate] = field(default_factory=dict)
+    auc: dict[Key, Estimate] = field(default_factory=dict)
+    spread: dict[Key, tuple[float, float]] = field(default_factory=dict)
+    beside: dict[Key, dict[str, float]] = field(default_factory=dict)
+    bands: dict[Key, tuple[float, float, float]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def by_name(self) -> dict[str, Estimate]:
+        """Estimates by their name in ``metrics.json``, without the leading ``classify.``."""
+        named = {}
+        for measure, found in zip(MEASURES, (self.accuracy, self.auc), strict=True):
+            for (label, representation, level), estimate in found.items():
+                single = ".single_trial" if level == "single_trial" else ""
+                named[f"{label}.{representation}{single}.{measure}"] = estimate
+        return named
+
+    def table(self, label: str, level: str = "subject") -> list[dict[str, Any]]:
+        """Rows of one label for the report, one per representation."""
+        rows = []
+        for key, estimate in self.accuracy.items():
+            if key[0] != label or key[2] != level:
+                continue
+            area = self.auc.get(key, Estimate())
+            mean, sd = self.spread.get(key, (None, None))
+            beside = {
+                f"{name} {measure}": self.beside.get((label, key[1], name), {}).get(measure)
+                for name in CLASSIFIERS
+                for measure in MEASURES
+                if level == "subject"
+            }
+            rows.append(
+                {
+                    "representation": key[1],
+                    "balanced_accuracy": estimate.value,
+                    "low": estimate.low,
+                    "high": estimate.high,
+                    "fold mean": mean,
+                    "fold sd": sd,
+                    "chance": estimate.chance,
+                    "p": estimate.p,
+                    "p_corrected": estimate.p_corrected,
+                    **({"auc": area.value} if level == "subject" else {}),
+                    **beside,
+                    "n": estimate.n,
+                }
+            )
+        return rows
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that were read."""
+        return list(dict.fromkeys(key[0] for key in self.accuracy))
+
+
+def read_representations(
+    repeats: Sequence[Fitted],
+    data: Any,
+    labels: Sequence[str] | None = None,
+    *,
+    windows: Mapping[str, tuple[float, float]] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    n_shuffles: int = 200,
+    n_boot: int = 2000,
+    random_state: int = 0,
+    progress: Callable[..., Any] | None = None,
+) -> Readings:
+    """Read every usable label from every representation on held-out participants.
+
+    Parameters
+    ----------
+    repeats : sequence of Fitted
+        From `eeg.repeats.fit_repeats`.
+    data : Dataset
+        The trials they were fitted on.
+    labels : sequence of str, optional
+    windows, groups : mapping, optional
+        The hand-made features, see `eeg.erp.window_features`.
+    n_shuffles, n_boot, random_state, progress
+        As in `eeg.evaluate.evaluate`.
+
+    Returns
+    -------
+    Readings
+    """
+    cohort = Cohort.of(data)
+    targets, _ = usable_labels(data, labels, len(repeats[0].folds))
+    features = [_Features(cohort, own, windows, groups, random_state) for own in repeats]
+    jobs = [(target, level) for target in targets for level in ("subject", "single_trial")]
+    result = Readings()
+    for target, level in jobs if progress is None else progress(jobs, "labels", len(jobs)):
+        tasks: list[Task] = []
+        for own in repeats:
+            again = tasks[0].labellings if tasks else None
+            tasks.append(Task(cohort, target, level, own.fold_of, n_shuffles, random_state, again))
+        for name in REPRESENTATIONS:
+            found = [
+                _Reading.of(task, name, own, fitted)
+                for task, own, fitted in zip(tasks, features, repeats, strict=True)
+            ]
+            _add(result, tasks, found, name, n_boot, random_state)
+    result.accuracy = _corrected(result.accuracy)
+    result.auc = _corrected(result.auc)
+    return result
+
+
+class _Features:
+    """Features of all trials in every fold of one repeat, made when they are first asked for."""
+
+    def __init__(
+        self, cohort: Cohort, fitted: Fitted, windows: Any, groups: Any, seed: int
+    ) -> None:
+        self.cohort, self.fitted, self.seed = cohort, fitted, seed
+        self.windows, self.groups = windows, groups
+        self.known: dict[tuple[str, str], list[Features]] = {}
+
+    def get(self, name: str, level: str) -> list[Features]:
+        key = (name, level if name == "erp" else "")
+        if key not in self.known:
+            self.known[key] = self._make(name, level)
+        return self.known[key]
+
+    def _make(self, name: str, level: str) -> list[Features]:
+        cohort, fitted = self.cohort, self.fitted
+        if name == "window":
+            return [amplitudes(cohort, self.windows, self.groups)] * len(fitted.folds)
+        if name == "erp" and level == "subject":
+            return [cohort.X] * len(fitted.folds)  # type: ignore[list-item]
+        kept = [np.asarray(encoder.kept_) for encoder in fitted.encoders]
+        if name == "beta_vae":
+            return [
+                mean[:, k].astype(float) for (mean, _), k in zip(fitted.codes, kept, strict=True)
+            ]
+        if name == "autoencoder":
+            return [
+                np.asarray(e.transform(cohort.signal), dtype=float) for e in fitted.autoencoders
+            ]
+        sizes = [WHOLE_TRIALS if name == "erp" else max(1, int(k.sum())) for k in kept]
+        return [
+            Components.fit(cohort, train, size, random_state=self.seed)
+            .transform(cohort.X)
+            .astype(float)
+            for (train, _), size in zip(fitted.folds, sizes, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Held-out scores of one representation in one repeat."""
+
+    accuracy: NDArray[np.float64]  # (labelling,)
+    auc: NDArray[np.float64]  # (labelling,)
+    predicted: Ints  # (row,), real labels
+    scores: NDArray[np.float64]  # (row, class), real labels
+    per_fold: list[float]
+    beside: dict[str, dict[str, float]]
+
+    @classmethod
+    def of(cls, task: Task, name: str, features: _Features, fitted: Fitted) -> _Reading:
+        beside: dict[str, dict[str, float]] = {}
+        people = task.level == "subject"
+        if name == "scan":
+            # The predictions stay; the truth of the held-out rows is shuffled against them.
+            scores = np.broadcast_to(_scan_scores(task, fitted), _shape(task))
+        else:
+            own = features.get(name, task.level)
+            scores = task.probabilities(own)
+            for classifier in CLASSIFIERS if people else ():
+                beside[classifier] = _measures(task, cross_scores(task, own, classifier))
+        predicted = scores.argmax(-1)
+        n = len(task.target.classes)
+        return cls(
+            balanced_accuracy(task.labellings, predicted, n),
+            fold_auc(task.labellings, scores, task.fold) if people else np.full(1, np.nan),
+            predicted[0],
+            np.asarray(scores[0]),
+            _per_fold(task, predicted[0]),
+            beside,
+        )
+
+
+def _shape(task: Task) -> tuple[int, int, int]:
+    return (*task.labellings.shape, len(task.target.classes))
+
+
+def _measures(task: Task, scores: NDArray[np.float64]) -> dict[str, float]:
+    truth, n = task.labellings[0], len(task.target.classes)
+    found = (
+        balanced_accuracy(truth, scores.argmax(-1), n),
+        fold_auc(truth, scores, task.fold),
+    )
+    return {name: float(value) for name, value in zip(MEASURES, found, strict=True)}
+
+
+def _per_fold(task: Task, predicted: Ints) -> list[float]:
+    truth, n = task.labellings[0], len(task.target.classes)
+    parts = [task.fold == number for number in np.unique(task.fold)]
+    return [float(balanced_accuracy(truth[own], predicted[own], n)) for own in parts]
+
+
+def _scan_scores(task: Task, fitted: Fitted) -> NDArray[np.float64]:
+    """SCAN's own probabilities of the task's rows, (row, class)."""
+    name, classes = task.target.name, task.target.classes.tolist()
+    found = np.zeros((len(task.fold), len(classes)))
+    for number, (scans, (mean, variance)) in enumerate(
+        zip(fitted.scans, fitted.codes, strict=True)
+    ):
+        rows = np.flatnonzero(task.fold == number)
+        if not len(rows):
+            continue
+        chosen = task.fold[task.unit] == number
+        trials = task.trials[chosen]
+        unit = np.searchsorted(rows, task.unit[chosen])
+        scan = scans[name]
+        symbols = scan.read_codes(mean[trials], variance[trials], unit=unit)
+        group = scan.symbols_.groups[scan.symbols_.labels.index(name)]
+        columns = [classes.index(value) for value in group.values]
+        found[np.ix_(rows, columns)] = symbols[:, scan.symbols_.slices[name]]
+    return found
+
+
+def _add(
+    result: Readings, tasks: Sequence[Task], found: Sequence[_Reading], name: str, n_boot: int,
+    seed: int,
+) -> None:  # fmt: skip
+    task, target = tasks[0], tasks[0].target
+    key = (target.name, name, task.level)
+    hits, counts = zip(
+        *(
+            class_hits(task.labellings[0], own.predicted, task.subject, len(target.classes))
+            for own in found
+        ),
+        strict=True,
+    )
+    weights = bootstrap_weights(len(hits[0]), n_boot, seed)
+    samples = weighted_balanced_accuracy(np.mean(hits, axis=0), counts[0], weights)
+    accuracy = np.mean([own.accuracy for own in found], axis=0)
+    chance = chance_level(len(target.classes))
+    result.accuracy[key] = _estimate(accuracy, samples, chance, len(hits[0]))
+    folds = [value for own in found for value in own.per_fold]
+    result.spread[key] = (float(np.mean(folds)), float(np.std(folds, ddof=1)))
+    result.bands[key] = shuffled_band(accuracy[1:]) if len(accuracy) > 1 else (math.nan,) * 3
+    result.rows += _predictions(task, name, found[0])
+    if name == "beta_vae":
+        _add_control(result, key, len(accuracy) - 1, chance)
+    if task.level == "subject":
+        units = np.unique(task.subject, return_inverse=True)[1]
+        areas = [
+            weighted_auc(own_task.labellings[0], own.scores, own_task.fold, units, weights)
+            for own_task, own in zip(tasks, found, strict=True)
+        ]
+        area = np.mean([own.auc for own in found], axis=0)
+        result.auc[key] = _estimate(area, np.mean(areas, axis=0), 0.5, len(hits[0]))
+        if name == "beta_vae" and len(area) > 1:
+            result.auc[(key[0], "shuffled", key[2])] = Estimate(
+                *shuffled_band(area[1:]), n=len(area) - 1, n_unit="shuffle", chance=0.5
+            )
+        for classifier in found[0].beside:
+            result.beside[(key[0], name, classifier)] = {
+                measure: float(np.mean([own.beside[classifier][measure] for own in found]))
+                for measure in MEASURES
+            }
+
+
+def _estimate(
+    values: NDArray[np.float64], samples: NDArray[np.float64], chance: float, n: int
+) -> Estimate:
+    low, high = percentile_interval(samples, n_units=n)
+    return Estimate(
+        value=float(values[0]),
+        low=max(0.0, low),
+        high=min(1.0, high),
+        n=n,
+        n_unit="subject",
+        chance=chance,
+        p=permutation_p(values[0], values[1:]) if len(values) > 1 else None,
+    )
+
+
+def _add_control(result: Readings, key: Key, n: int, chance: float) -> None:
+    control = (key[0], "shuffled", key[2])
+    result.bands[control] = result.bands[key]
+    result.accuracy[control] = Estimate(*result.bands[key], n=n, n_unit="shuffle", chance=chance)
+
+
+def _predictions(task: Task, name: str, found: _Reading) -> list[dict[str, Any]]:
+    tail = ".single_trial" if task.level == "single_trial" else ""
+    truth = task.labellings[0]
+    given = np.take_along_axis(found.scores, truth[:, None], 1)[:, 0]
+    columns = zip(task.names, task.who, task.fold, truth, given, strict=True)
+    return [
+        {
+            "item": str(item),
+            "unit": str(unit),
+            "fold": int(fold),
+            "target": f"classify.{task.target.name}.{name}{tail}",
+            "truth": str(task.target.classes[true]),
+            "score": float(score),
+        }
+        for item, unit, fold, true, score in columns
+    ]
+
+
+def _corrected(estimates: dict[Key, Estimate]) -> dict[Key, Estimate]:
+    """Correct p over labels (Holm), separately for each representation and level."""
+    fixed: dict[Key, Estimate] = {}
+    for family in dict.fromkeys(key[1:] for key in estimates):
+        fixed |= correct_estimates({k: e for k, e in estimates.items() if k[1:] == family})
+    return {key: fixed[key] for key in estimates}
