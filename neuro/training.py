@@ -366,7 +366,9 @@ def _interrupts() -> Iterator[None]:
     try:
         yield
     except SystemExit as stop:
-        raise KeyboardInterrupt from stop
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        raise  # a SIGTERM stays what it is
     finally:
         if in_main:
             signal.signal(signal.SIGINT, before)
