@@ -114,7 +114,7 @@ class Readings:
         return list(dict.fromkeys(key[0] for key in self.accuracy))
 
 
-def read_representations(
+def read_labels_of(
     repeats: Sequence[Fitted],
     data: Any,
     labels: Sequence[str] | None = None,

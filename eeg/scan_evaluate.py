@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eeg.classify import label_names, usable_labels
-from eeg.readings import Readings, read_representations
+from eeg.readings import Readings, read_labels_of
 from eeg.regimes import Regimes, compare_regimes
 from eeg.repeats import Fitted, class_labels, fit_repeats
 from eeg.truth import FactorMatch, match_factors
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     from eeg.scan import SCAN
     from eeg.truth import Recombined
     from neuro.stage import Context
+
+__all__ = [
+    "Fitted",
+    "Readings",
+    "ScanEvaluation",
+    "class_labels",
+    "evaluate_scan",
+    "fit_repeats",
+    "read_labels_of",
+    "record",
+    "with_labels",
+]
 
 
 @dataclass
@@ -152,7 +164,7 @@ def evaluate_scan(
             scratch=None if scratch is None else Path(scratch) / "regimes",
             **seeded,
         )
-    readings = read_representations(
+    readings = read_labels_of(
         repeats,
         data,
         names,
