@@ -18,6 +18,7 @@ from neuro.report import Block, Figure, Table, Text, Warning
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
+    from eeg.interpret import Interpretation, Reading
     from eeg.scan import SCAN
     from neuro.stage import Context
 
@@ -25,8 +26,15 @@ Excluded = list[dict[str, str]]
 
 
 def fit_scan(
-    encoder: Any, data: xr.Dataset, *, labels: Sequence[str] | None = None, **settings: Any
-) -> tuple[SCAN, Excluded, float]:
+    encoder: Any,
+    data: xr.Dataset,
+    *,
+    labels: Sequence[str] | None = None,
+    siblings: Sequence[Any] = (),
+    n_shuffles: int = 1000,
+    random_state: int = 0,
+    **settings: Any,
+) -> tuple[SCAN, Interpretation, Excluded, float]:
     """Map the usable labels onto the latents of a frozen encoder.
 
     Parameters
@@ -36,16 +44,24 @@ def fit_scan(
         Trials of the training participants.
     labels : sequence of str, optional
         By default all labels of the trials.
+    siblings : sequence of BetaVAE
+        The members of the sweep that the encoder is from: those that differ from it in the seed
+        alone say how stable its latents are.
+    n_shuffles : int
+        Shuffles of the participants' labels behind the p-values.
+    random_state : int
     **settings
         Parameters of `SCAN`, and ``scratch`` and ``progress`` of its fit.
 
     Returns
     -------
     scan : SCAN
+    named : Interpretation
+        Which latents carry which label.
     excluded : list of dict
         label and reason.
     seconds : float
-        From the trials to the fitted SCAN.
+        From the trials to the named latents.
 
     Raises
     ------
@@ -54,6 +70,7 @@ def fit_scan(
     ContractError
         Where the trials don't match the encoder.
     """
+    from eeg.interpret import interpret
     from eeg.scan import SCAN
     from neuro.data import as_signal
 
@@ -67,18 +84,34 @@ def fit_scan(
         raise DataError(f"there is no label to map ({why or 'the trials bear none'})")
     if isinstance(bins, dict):
         settings["bins"] = {name: own for name, own in bins.items() if name in names}
-    fitted = SCAN(encoder, **settings).fit(as_signal(data), names, **how)
-    return fitted, excluded, time.monotonic() - started
+    signal = as_signal(data)
+    fitted = SCAN(encoder, random_state=random_state, **settings).fit(signal, names, **how)
+    named = interpret(
+        fitted,
+        signal,
+        siblings=same_but_for_seed(encoder, siblings),
+        n_shuffles=n_shuffles,
+        random_state=random_state,
+    )
+    return fitted, named, excluded, time.monotonic() - started
 
 
-def record(context: Context, scan: SCAN, excluded: Excluded, seconds: float) -> None:
+def same_but_for_seed(encoder: Any, members: Sequence[Any]) -> list[Any]:
+    """Keep the members of a sweep that differ from an encoder in the seed, and in it alone."""
+    own = encoder.get_params(deep=False)
+    seed = own.pop("random_state")
+    others = [(member, member.get_params(deep=False)) for member in members]
+    return [m for m, params in others if params.pop("random_state") != seed and params == own]
+
+
+def record(
+    context: Context, scan: SCAN, named: Interpretation, excluded: Excluded, seconds: float
+) -> None:
     """Hand the numbers, the methods and the sections of a fitted SCAN over to a run."""
-    found = scan.interpret()
     for row in excluded:
         context.warn(f"the label '{row['label']}' is left out: {row['reason']}")
-    for label, numbers in key_numbers(found, scan).items():
-        for name, value in numbers.items():
-            context.metric(f"scan.{label}.{name}", value)
+    for name, estimate in named.by_name().items():
+        estimate.record(context, f"scan.{name}")
     context.metric("remap.seconds", round(seconds, 3), unit="s")
     context.method(
         f"SCAN mapped {len(scan.symbols_)} symbols of {len(scan.symbols_.labels)} labels onto the "
@@ -87,26 +120,20 @@ def record(context: Context, scan: SCAN, excluded: Excluded, seconds: float) -> 
         "higgins2018",
         "honke2020",
     )
-    context.section("Labels and latents", *map_blocks(scan, found, excluded, seconds))
+    stable = "" if named.stability is None else ", found by other seeds"
+    context.method(
+        f"A latent was named for a label only if it was used (KL above 0.01){stable} and "
+        f"significant under {named.n_shuffles} shuffles of the participants' labels (maximum "
+        "statistic over latents and labels).",
+        "permutation",
+    )
+    context.section("Labels and latents", *map_blocks(scan, named, excluded, seconds))
     context.section("What a label looks like", *imagined_blocks(scan))
-    context.section("Latents in motion", *moving_blocks(scan, found))
-
-
-def key_numbers(found: xr.Dataset, scan: SCAN) -> dict[str, dict[str, float]]:
-    """Return latent, distance and specificity of every label, from `SCAN.interpret`."""
-    numbers = {}
-    for label in scan.symbols_.labels:
-        latent = int(found["latent_of"].sel(label=label))
-        own = found["specificity"].values[scan.symbols_.slices[label], latent]
-        distance = float(found["distance"].sel(label=label, latent=latent))
-        numbers[label] = {
-            "latent": float(latent), "distance": distance, "specificity": float(own.max()),
-        }  # fmt: skip
-    return numbers
+    context.section("Latents in motion", *moving_blocks(scan, named))
 
 
 def map_blocks(
-    scan: SCAN, found: xr.Dataset, excluded: Excluded, seconds: float = 0.0
+    scan: SCAN, named: Interpretation, excluded: Excluded, seconds: float
 ) -> list[Block]:
     """Show the symbols and which latents carry each label."""
     blocks: list[Block] = [
@@ -117,20 +144,34 @@ def map_blocks(
             "prior. This is what SCAN learned, not a test: that stands with the evaluation."
         ),
         Figure(
-            map_figure(found),
+            map_figure(named.found),
             "Left: distance between the values of each label in standard deviations of their "
             "posteriors. Right: what each symbol says about each latent (KL to the prior, nats). "
             "Ring: the latent that stands for the label. Grey ticks: latents not kept.",
         ),
         Table(
-            [{"label": label, **row} for label, row in key_numbers(found, scan).items()],
-            "The latent that stands for each label.",
+            [_reading_row(reading) for reading in named.readings],
+            "The latent that stands for each label. It is named only if it is kept, stable over "
+            "seeds (where several were trained) and significant; p is against the maximum over "
+            "latents and labels.",
             units={"distance": "SD", "specificity": "nats"},
         ),
     ]
     if excluded:
         blocks.append(Table(excluded, "Labels left out."))
     return blocks
+
+
+def _reading_row(reading: Reading) -> dict[str, Any]:
+    return {
+        "label": reading.label,
+        "latent": reading.best,
+        "named": "yes" if reading.latent is not None else f"no: {reading.why_not}",
+        "distance": reading.distance,
+        "specificity": reading.specificity,
+        "stability": reading.stability,
+        "p": reading.p,
+    }
 
 
 def map_figure(found: xr.Dataset) -> MatplotlibFigure:
@@ -191,14 +232,15 @@ def imagined_figure(scan: SCAN, label: str, n: int = 64) -> MatplotlibFigure:
     return figure
 
 
-def moving_blocks(scan: SCAN, found: xr.Dataset) -> list[Block]:
+def moving_blocks(scan: SCAN, named: Interpretation) -> list[Block]:
     """Give the figures in which a reader moves latents and chooses labels."""
     from eeg.interactive import explorer_blocks, label_explorer
 
     names: dict[int, str] = {}
-    for label in scan.symbols_.labels:
-        latent = int(found["latent_of"].sel(label=label))
-        names[latent] = f"{names[latent]}, {label}" if latent in names else label
+    for reading in named.readings:
+        if (latent := reading.latent) is not None:
+            both = [names[latent]] if latent in names else []
+            names[latent] = ", ".join([*both, reading.label])
     try:
         return [*explorer_blocks(scan.encoder_, names), label_explorer(scan)]
     except (InputError, DataError) as error:  # a figure is no reason to lose the fit

@@ -16,8 +16,11 @@ from neuro.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure as MatplotlibFigure
 
+    from eeg.repeats import Fitted
     from eeg.scan import SCAN
+    from eeg.truth import Recombined
     from neuro.stage import Context
 
 Floats = NDArray[np.float64]
@@ -85,37 +88,113 @@ def identity(test: xr.Dataset) -> str:
     return hashlib.sha256(people.encode()).hexdigest()[:16]
 
 
+def record_truth(
+    context: Context, scan: SCAN, train: xr.Dataset, test: xr.Dataset, *, n_boot: int, seed: int
+) -> None:
+    """Hold a simulated cohort's factors and difference waves against latents and concepts.
+
+    The best latent of a factor is chosen on training participants and scored on test ones.
+    """
+    from eeg.repeats import Fitted
+    from eeg.truth import match_factors, recombined
+    from neuro.data import as_signal, concat
+    from neuro.report import Figure, Table
+
+    if not any(str(name).startswith("factor_") for name in test.coords):
+        return
+    both, n = concat([train, test]), train.sizes["trial"]
+    rows = np.arange(both.sizes["trial"])
+    pair = scan.encoder_.transform(as_signal(both), return_variance=True)
+    codes = (np.asarray(pair[0]), np.asarray(pair[1]))
+    fitted = Fitted([(rows[:n], rows[n:])], [scan.encoder_], [], [codes])
+    matches = match_factors(fitted, both, n_boot=n_boot, random_state=seed)
+    for match in matches:
+        match.estimate.record(context, f"heldout.{match.name}.spearman")
+    shown = [
+        {"factor": m.name, "latent": ", ".join(m.latents), "spearman": m.estimate.value}
+        for m in matches
+    ]
+    blocks: list[Any] = [Table(shown, "Latent chosen on training participants, rank correlation "
+                               "with the true factor on test participants.")]  # fmt: skip
+    found = recombined(scan, both) if scan.recombinator_ is not None else None
+    if found is not None:
+        context.metric("scan.and.r", found.and_r)
+        context.metric("scan.ignore.r", found.ignore_r)
+        waves = waves_figure(found, both["time"].values, both["channel"].values.tolist())
+        text = "Difference waves of recombined labels, decoded (colour) and true (black)."
+        blocks.append(Figure(waves, text))
+    context.section("Against the simulator's truth", *blocks)
+
+
+def waves_figure(found: Recombined, times: Floats, channels: list[str]) -> MatplotlibFigure:
+    """Draw every decoded difference wave beside the true one, at the sensor of the largest."""
+    from eeg.draw import COLOURS, new_figure, time_axes
+
+    n_columns = min(3, len(found.waves))
+    n_rows = -(-len(found.waves) // n_columns)
+    figure = new_figure(3.3 * n_columns, 2.4 * n_rows)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes in grid[len(found.waves) :]:
+        axes.set_axis_off()
+    for axes, (name, (decoded, truth)) in zip(grid, found.waves.items(), strict=False):
+        sensor = int(np.abs(truth).max(axis=1).argmax())
+        time_axes(axes, times, title=f"{channels[sensor]}, r = {found.r[name]:.2f}")
+        axes.title.set_text(f"{name}\n{axes.title.get_text()}")
+        axes.title.set_fontsize(7)
+        axes.plot(times * 1e3, truth[sensor], color="black", lw=1)
+        axes.plot(times * 1e3, decoded[sensor], color=COLOURS[0])
+    return figure
+
+
 def cross_validate(
     context: Context, encoder: Any, scan: SCAN, data: xr.Dataset, settings: dict[str, Any]
 ) -> pd.DataFrame:
     """Refit everything in folds over participants, and hand what is found over to a run."""
     import pandas as pd
 
-    from eeg.classify import label_names, usable_labels
-    from eeg.scan_evaluate import class_labels, fit_repeats, read_labels_of
+    from eeg import methods, scan_evaluate
     from neuro.report import Table
 
-    labels = label_names(data) if settings["labels"] is None else settings["labels"]
-    data = class_labels(data, labels, settings["bins"])
-    n_splits, seed = settings["n_splits"], settings["seed"]
-    for row in usable_labels(data, labels, n_splits)[1]:
-        context.warn(f"the label '{row['label']}' is left out: {row['reason']}")
-    repeats = fit_repeats(
-        encoder, data, labels=labels, scan=scan, n_splits=n_splits, random_state=seed,
-        n_repeats=settings["n_repeats"], scratch=context.scratch, progress=context.progress,
+    how = {k: v for k, v in settings.items() if k != "seed"}
+    how["random_state"] = settings["seed"]
+    found = scan_evaluate.evaluate_scan(
+        encoder, data, scan=scan, scratch=context.scratch, progress=context.progress, **how
+    )
+    scan_evaluate.record(context, found)
+    n_people = len(set(subjects_of(data).tolist()))
+    numbers = settings["n_splits"], settings["n_shuffles"], settings["n_boot"]
+    for sentence, citations in methods.evaluation(n_people, *numbers):
+        context.method(sentence, *citations)
+    readings = found.readings
+    for level, title in (("subject", "participants"), ("single_trial", "single trials")):
+        tables = [Table(readings.table(label, level), label) for label in readings.labels]
+        context.section(f"Labels of {title}", *tables)
+    if found.regimes.rows:
+        context.section("Regimes", Table(found.regimes.rows, "Trained and tested crosswise."))
+    _record_recovery(context, data, found.repeats[0], settings)
+    return pd.DataFrame([{"label": n, **row} for n in readings.labels for row in readings.table(n)])
+
+
+def _record_recovery(
+    context: Context, data: xr.Dataset, fitted: Fitted, settings: dict[str, Any]
+) -> None:
+    """Say how well single trials of held-out participants give their ERP."""
+    from eeg import plots
+    from eeg.recovery import NUMBERS, PREDICTORS, recover_erp
+    from neuro.data import as_signal
+    from neuro.report import Table
+
+    found = recover_erp(
+        fitted.encoders, as_signal(data), fitted.folds, n_boot=settings["n_boot"],
+        random_state=settings["seed"],
     )  # fmt: skip
-    found = read_labels_of(
-        repeats, data, labels, n_shuffles=settings["n_shuffles"], n_boot=settings["n_boot"],
-        random_state=seed, progress=context.progress,
-    )  # fmt: skip
-    for name, estimate in found.by_name().items():
-        estimate.record(context, f"classify.{name}")
-    context.predictions(pd.DataFrame(found.rows))
-    for level in ("subject", "single_trial"):
-        tables = [Table(found.table(label, level), label) for label in found.labels]
-        context.section(f"Labels, {level.replace('_', ' ')}", *tables)
-    rows = [{"label": n, **row} for n in found.labels for row in found.table(n)]
-    return pd.DataFrame(rows)
+    for name in (f"{predictor}.{number}" for predictor in PREDICTORS for number in NUMBERS):
+        found.estimates[name].record(context, f"erp.{name}")
+    times, channels = data["time"].values, data["channel"].values.tolist()
+    shown = plots.denoised_blocks(found.examples, times, channels)
+    context.section("Denoised single trials", *shown)
+    paired = Table(found.difference_table(), "Paired differences over participants.")
+    context.section("ERP recovery", *plots.recovery_blocks(found.estimates, found.notes), paired)
 
 
 def _side(scan: SCAN, data: xr.Dataset) -> dict[str, Any]:

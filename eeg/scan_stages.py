@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from neuro.stage import Context, Dataset, Encoder, File, Files, Folder, Params, Table, stage
+from neuro.units import Seconds
 
 
 class PartParams(Params):
@@ -76,30 +77,39 @@ class ScanParams(Params):
     """Pairs in a batch."""
     learning_rate: float = Field(1e-3, gt=0)
     """Of Adam."""
+    n_shuffles: int = Field(1000, ge=20)
+    """Shuffles of the participants' labels behind the p-values."""
     seed: int = 0
-    """Seed of the start, of pairs and of sampling."""
+    """Seed of the start, of pairs, of sampling and of shuffles."""
 
 
 @stage("eeg-scan", version=1)
-def scan(encoder: Encoder, epochs: Dataset, params: ScanParams, context: Context) -> Encoder:
+def scan(
+    encoder: Encoder,
+    epochs: Dataset,
+    params: ScanParams,
+    context: Context,
+    siblings: list[Encoder] | None = None,
+) -> Encoder:
     """Map labels onto the latents of a frozen beta-VAE: from labels to signals, and back.
 
     The encoder is used as it is and never trained, so that mapping other labels takes seconds
-    (`remap.seconds`). Labels that no symbols can be made of are left out with the reason.
+    (`remap.seconds`). Labels that no symbols can be made of are left out with the reason. With
+    the members of its sweep as `siblings`, a latent is named only if other seeds found it too.
     """
     from eeg import scan_report
 
     settings = params.model_dump()
-    fitted, excluded, seconds = scan_report.fit_scan(
+    fitted, named, excluded, seconds = scan_report.fit_scan(
         encoder,
         epochs,
-        labels=settings.pop("labels"),
+        siblings=siblings or (),
         random_state=settings.pop("seed"),
         scratch=context.scratch,
         progress=context.progress,
         **settings,
     )
-    scan_report.record(context, fitted, excluded, seconds)
+    scan_report.record(context, fitted, named, excluded, seconds)
     return fitted
 
 
@@ -203,6 +213,7 @@ def scan_test(
 
     Beside it stand discriminants of its latents and of window features, fitted to the training
     participants. Nothing is trained again; a participant known from the training is refused.
+    Where the cohort is simulated, latents and recombined labels are held against its truth.
     """
     from eeg import parts, scan_scores
 
@@ -212,7 +223,9 @@ def scan_test(
     fitted = parts.expect_scan(scan)
     rows = scan_scores.score(fitted, train, test, labels=params.labels, **settings)
     context.scored(scan_scores.identity(test))
-    return scan_scores.record(context, rows)
+    table = scan_scores.record(context, rows)
+    scan_scores.record_truth(context, fitted, train, test, n_boot=params.n_boot, seed=params.seed)
+    return table
 
 
 class ScanEvaluateParams(Params):
@@ -222,6 +235,14 @@ class ScanEvaluateParams(Params):
     """Labels to predict; by default those of the recordings, and the condition."""
     bins: int = Field(3, ge=2)
     """Classes of a continuous label."""
+    windows: dict[str, tuple[Seconds, Seconds]] | None = None
+    """Time windows of the hand-made features by name; by default the standard components."""
+    groups: dict[str, list[str]] | None = None
+    """Groups of channels that the hand-made features average; by default every channel alone."""
+    regimes: list[Literal["single", "erp", "bootstrap", "single-to-erp"]] = Field(
+        default_factory=list
+    )
+    """Ways of training to compare, each tested on single trials and on ERPs; takes a while."""
     n_splits: int = Field(5, ge=2)
     """Folds over participants; every participant is held out once in each repeat."""
     n_repeats: int = Field(1, ge=1)
@@ -240,8 +261,9 @@ def scan_evaluate(
 ) -> Table:
     """Compare SCAN, latents and hand-made features on held-out participants, refitting in folds.
 
-    The encoder and SCAN lend their parameters; both, the autoencoder (beta = 0), the principal
-    components and every statistic are refitted in each fold.
+    Then the ERP that one trial gives, and where asked for every way of training against every way
+    of testing. The encoder and SCAN lend their parameters; both, the autoencoder (beta = 0), the
+    principal components and every statistic are refitted in each fold.
     """
     from eeg import parts, scan_scores
 
