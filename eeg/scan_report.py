@@ -11,6 +11,7 @@ import xarray as xr
 
 from eeg.draw import COLOURS, SEQUENTIAL, new_figure, tidy, time_axes
 from eeg.parts import subjects_of, usable_labels
+from eeg.scan_plots import interpretation_blocks
 from eeg.symbols import is_missing
 from neuro.errors import DataError, InputError
 from neuro.report import Block, Figure, Table, Text, Warning
@@ -18,7 +19,7 @@ from neuro.report import Block, Figure, Table, Text, Warning
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
-    from eeg.interpret import Interpretation, Reading
+    from eeg.interpret import Interpretation
     from eeg.scan import SCAN
     from neuro.stage import Context
 
@@ -149,29 +150,11 @@ def map_blocks(
             "posteriors. Right: what each symbol says about each latent (KL to the prior, nats). "
             "Ring: the latent that stands for the label. Grey ticks: latents not kept.",
         ),
-        Table(
-            [_reading_row(reading) for reading in named.readings],
-            "The latent that stands for each label. It is named only if it is kept, stable over "
-            "seeds (where several were trained) and significant; p is against the maximum over "
-            "latents and labels.",
-            units={"distance": "SD", "specificity": "nats"},
-        ),
+        *interpretation_blocks(named),
     ]
     if excluded:
         blocks.append(Table(excluded, "Labels left out."))
     return blocks
-
-
-def _reading_row(reading: Reading) -> dict[str, Any]:
-    return {
-        "label": reading.label,
-        "latent": reading.best,
-        "named": "yes" if reading.latent is not None else f"no: {reading.why_not}",
-        "distance": reading.distance,
-        "specificity": reading.specificity,
-        "stability": reading.stability,
-        "p": reading.p,
-    }
 
 
 def map_figure(found: xr.Dataset) -> MatplotlibFigure:

@@ -16,11 +16,9 @@ from neuro.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure as MatplotlibFigure
 
     from eeg.repeats import Fitted
     from eeg.scan import SCAN
-    from eeg.truth import Recombined
     from neuro.stage import Context
 
 Floats = NDArray[np.float64]
@@ -95,10 +93,11 @@ def record_truth(
 
     The best latent of a factor is chosen on training participants and scored on test ones.
     """
+    from eeg import scan_plots
     from eeg.repeats import Fitted
+    from eeg.scan_evaluate import record_concepts
     from eeg.truth import match_factors, recombined
     from neuro.data import as_signal, concat
-    from neuro.report import Figure, Table
 
     if not any(str(name).startswith("factor_") for name in test.coords):
         return
@@ -109,41 +108,14 @@ def record_truth(
     fitted = Fitted([(rows[:n], rows[n:])], [scan.encoder_], [], [codes])
     matches = match_factors(fitted, both, n_boot=n_boot, random_state=seed)
     for match in matches:
-        match.estimate.record(context, f"heldout.{match.name}.spearman")
-    shown = [
-        {"factor": m.name, "latent": ", ".join(m.latents), "spearman": m.estimate.value}
-        for m in matches
-    ]
-    blocks: list[Any] = [Table(shown, "Latent chosen on training participants, rank correlation "
-                               "with the true factor on test participants.")]  # fmt: skip
+        match.estimate.record(context, f"heldout.factor.{match.name}.spearman")
+    blocks = scan_plots.factor_blocks(matches)
     found = recombined(scan, both) if scan.recombinator_ is not None else None
     if found is not None:
-        context.metric("scan.and.r", found.and_r)
-        context.metric("scan.ignore.r", found.ignore_r)
-        waves = waves_figure(found, both["time"].values, both["channel"].values.tolist())
-        text = "Difference waves of recombined labels, decoded (colour) and true (black)."
-        blocks.append(Figure(waves, text))
+        record_concepts(context, concepts=found)
+        times, channels = both["time"].values, both["channel"].values.tolist()
+        blocks += scan_plots.recombined_blocks(found, times, channels)
     context.section("Against the simulator's truth", *blocks)
-
-
-def waves_figure(found: Recombined, times: Floats, channels: list[str]) -> MatplotlibFigure:
-    """Draw every decoded difference wave beside the true one, at the sensor of the largest."""
-    from eeg.draw import COLOURS, new_figure, time_axes
-
-    n_columns = min(3, len(found.waves))
-    n_rows = -(-len(found.waves) // n_columns)
-    figure = new_figure(3.3 * n_columns, 2.4 * n_rows)
-    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for axes in grid[len(found.waves) :]:
-        axes.set_axis_off()
-    for axes, (name, (decoded, truth)) in zip(grid, found.waves.items(), strict=False):
-        sensor = int(np.abs(truth).max(axis=1).argmax())
-        time_axes(axes, times, title=f"{channels[sensor]}, r = {found.r[name]:.2f}")
-        axes.title.set_text(f"{name}\n{axes.title.get_text()}")
-        axes.title.set_fontsize(7)
-        axes.plot(times * 1e3, truth[sensor], color="black", lw=1)
-        axes.plot(times * 1e3, decoded[sensor], color=COLOURS[0])
-    return figure
 
 
 def cross_validate(
@@ -152,8 +124,7 @@ def cross_validate(
     """Refit everything in folds over participants, and hand what is found over to a run."""
     import pandas as pd
 
-    from eeg import methods, scan_evaluate
-    from neuro.report import Table
+    from eeg import methods, scan_evaluate, scan_plots
 
     how = {k: v for k, v in settings.items() if k != "seed"}
     how["random_state"] = settings["seed"]
@@ -166,11 +137,11 @@ def cross_validate(
     for sentence, citations in methods.evaluation(n_people, *numbers):
         context.method(sentence, *citations)
     readings = found.readings
-    for level, title in (("subject", "participants"), ("single_trial", "single trials")):
-        tables = [Table(readings.table(label, level), label) for label in readings.labels]
-        context.section(f"Labels of {title}", *tables)
+    context.section("Labels", *scan_plots.readings_blocks(readings, found.excluded))
     if found.regimes.rows:
-        context.section("Regimes", Table(found.regimes.rows, "Trained and tested crosswise."))
+        context.section("Regimes", *scan_plots.regimes_blocks(found.regimes))
+    if found.factors:
+        context.section("Factors", *scan_plots.factor_blocks(found.factors))
     _record_recovery(context, data, found.repeats[0], settings)
     return pd.DataFrame([{"label": n, **row} for n in readings.labels for row in readings.table(n)])
 
