@@ -1,6 +1,6 @@
 """EEG: event-related recordings to disentangled codes (beta-VAE), read by clinicians.
 
-Rooms in the order in which data flows: `read`, `preprocess`, `erp`, `beta_vae`, `evaluate`,
+Rooms in the order in which data flows: `read`, `preprocess`, `erp`, `beta_vae`, `scan`, `evaluate`,
 `simulate`, and `stages`, which declares them to the runner.
 """
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eeg.beta_vae import BetaVAE
+    from eeg.scan import SCAN
 
-__all__ = ["BetaVAE"]
+__all__ = ["SCAN", "BetaVAE"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from eeg.beta_vae import BetaVAE
 
         return BetaVAE
+    if name == "SCAN":
+        from eeg.scan import SCAN
+
+        return SCAN
     raise AttributeError(f"module 'eeg' has no attribute '{name}'")

@@ -573,9 +573,9 @@ class SCAN(Encoder):
         """Turn a path, `mne.Epochs` or a Dataset into a DataArray in uV."""
         return self.encoder_.as_input(X)
 
-    def read_recording(self, path: str | Path) -> xr.Dataset | xr.DataArray:
+    def read_recording(self, path: str | Path, *, align: bool = False) -> xr.Dataset | xr.DataArray:
         """Read a recording, sent through the preprocessing of the encoder's training data."""
-        return self.encoder_.read_recording(path)
+        return self.encoder_.read_recording(path, align=align)
 
     def decode(self, path: str | Path, options: Any = None) -> xr.Dataset:
         """Decode one recording.
@@ -594,7 +594,7 @@ class SCAN(Encoder):
             A recording that doesn't name its subjects is taken to be of one.
         """
         options = options or ScanOptions()
-        X = self.align(self.read_recording(path), drop_extra=options.align)
+        X = self.align(self.read_recording(path, align=options.align), drop_extra=options.align)
         seen = self.seen(X)
         mean, variance = (np.asarray(a) for a in self.encoder_.transform(X, return_variance=True))
         who = _column(X, "subject", None)

@@ -131,10 +131,11 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "fitted_on": self.fitted_on_.to_dict(),
         }
 
-    def read_recording(self, path: str | Path) -> xr.Dataset | xr.DataArray:
+    def read_recording(self, path: str | Path, *, align: bool = False) -> xr.Dataset | xr.DataArray:
         """Read one recording for `decode`; a modality replays its preprocessing here.
 
-        The base reads saved datasets only.
+        The base reads saved datasets only. With `align`, channels that the encoder doesn't know
+        are no reason to refuse the recording.
         """
         path = Path(path)
         if path.is_dir():
@@ -242,7 +243,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             ``seen_subject``: True where the encoder was trained on it.
         """
         options = options or self.DecodeOptions()
-        X = self.align(self.read_recording(path), drop_extra=options.align)
+        X = self.align(self.read_recording(path, align=options.align), drop_extra=options.align)
         seen = self.fitted_on_.seen(_float32(X), **_who(X, None, None))
         codes = self.transform(X).assign_coords(
             seen_trial=("trial", seen.trials), seen_subject=("trial", seen.subjects)

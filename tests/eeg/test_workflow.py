@@ -169,3 +169,18 @@ def test_continuous_csv_with_events_from_files_to_report(neuro_data: Path, tmp_p
     assert set(data.condition.values.tolist()) == {"nontarget", "target"}
     metrics = metrics_of(tmp_path / "eeg-muse-p300")
     assert metrics["erp.denoised.r"]["n"] == 3
+
+
+def test_a_channel_too_many_is_refused_or_dropped_when_asked(run: Path, tmp_path: Path) -> None:
+    from eeg.preprocess import dataset_to_epochs
+
+    data = open_dataset(run / "epochs", load=True)
+    epochs = dataset_to_epochs(data.isel(trial=slice(0, 5)))
+    more = epochs.copy().pick(["Cz"]).rename_channels({"Cz": "AFz"})
+    path = tmp_path / "sub-99_epo.fif"
+    epochs.add_channels([more], force_update_info=True).save(path, verbose="error")
+    refused = cli("decode", run / "encoder", path, "--out", tmp_path / "a", ok=False)
+    assert refused.returncode == 1
+    assert "AFz" in refused.stdout + refused.stderr
+    cli("decode", run / "encoder", path, "--out", tmp_path / "b", "--align")
+    assert len(pd.read_csv(tmp_path / "b" / "sub-99_epo.tsv", sep="\t")) == 5
