@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eeg.classify import Features, Task, amplitudes, usable_labels
+from eeg.classify import LEVELS, Features, Task, amplitudes, usable_labels
 from eeg.cohort import Cohort, Ints
 from eeg.predictors import Components
 from eeg.readout import CLASSIFIERS, cross_scores, fold_auc, weighted_auc
@@ -119,6 +119,8 @@ def read_labels_of(
     data: Any,
     labels: Sequence[str] | None = None,
     *,
+    representations: Sequence[str] = REPRESENTATIONS,
+    levels: Sequence[str] = LEVELS,
     windows: Mapping[str, tuple[float, float]] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     n_shuffles: int = 200,
@@ -135,6 +137,8 @@ def read_labels_of(
     data : Dataset
         The trials they were fitted on.
     labels : sequence of str, optional
+    representations, levels : sequence of str
+        Which to read; an autoencoder only where one was fitted.
     windows, groups : mapping, optional
         The hand-made features, see `eeg.erp.window_features`.
     n_shuffles, n_boot, random_state, progress
@@ -147,14 +151,16 @@ def read_labels_of(
     cohort = Cohort.of(data)
     targets, _ = usable_labels(data, labels, len(repeats[0].folds))
     features = [_Features(cohort, own, windows, groups, random_state) for own in repeats]
-    jobs = [(target, level) for target in targets for level in ("subject", "single_trial")]
+    jobs = [(target, level) for target in targets for level in levels]
     result = Readings()
     for target, level in jobs if progress is None else progress(jobs, "labels", len(jobs)):
         tasks: list[Task] = []
         for own in repeats:
             again = tasks[0].labellings if tasks else None
             tasks.append(Task(cohort, target, level, own.fold_of, n_shuffles, random_state, again))
-        for name in REPRESENTATIONS:
+        for name in representations:
+            if name == "autoencoder" and not repeats[0].autoencoders:
+                continue
             found = [
                 _Reading.of(task, name, own, fitted)
                 for task, own, fitted in zip(tasks, features, repeats, strict=True)

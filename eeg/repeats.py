@@ -27,7 +27,7 @@ class Fitted:
     ----------
     folds : list of (train, test)
     encoders, autoencoders : list of BetaVAE
-        One per fold, fitted on its training trials.
+        One per fold, fitted on its training trials; there may be no autoencoders.
     codes : list of (mean, variance), each of shape (trial, latent)
         Of all trials by each fold's encoder.
     scans : list of dict of str to SCAN
@@ -89,6 +89,7 @@ def fit_repeats(
     *,
     labels: Sequence[str] | None = None,
     scan: SCAN | None = None,
+    autoencoder: bool = True,
     n_splits: int = 5,
     n_repeats: int = 1,
     random_state: int = 0,
@@ -107,6 +108,8 @@ def fit_repeats(
     labels : sequence of str, optional
     scan : SCAN, optional
         Its parameters; by default those of `SCAN`.
+    autoencoder : bool
+        Whether to train the network at beta 0 too.
     n_splits, n_repeats : int
         Each repeat has folds and initial weights of its own.
     random_state, scratch, progress
@@ -122,7 +125,7 @@ def fit_repeats(
     folds = [make_folds(data, labels, n_splits=n_splits, random_state=s) for s in seeds]
     members, subsets = [], []
     for seed, own in zip(seeds, folds, strict=True):
-        for beta in (estimator.beta, 0.0):
+        for beta in (estimator.beta, 0.0) if autoencoder else (estimator.beta,):
             members += [_copy(estimator, beta, seed) for _ in own]
             subsets += [train for train, _ in own]
     signal = _signal(data)
@@ -132,7 +135,8 @@ def fit_repeats(
     found = []
     targets, _ = usable_labels(data, labels, n_splits)
     for number, own in enumerate(folds):
-        mine = members[2 * n_splits * number : 2 * n_splits * (number + 1)]
+        size = len(members) // n_repeats
+        mine = members[size * number : size * (number + 1)]
         fitted = Fitted(own, mine[:n_splits], mine[n_splits:])
         for encoder, (train, _) in zip(fitted.encoders, own, strict=True):
             pair = encoder.transform(signal, return_variance=True)

@@ -19,6 +19,7 @@ from eeg.readings import Readings, read_labels_of
 from eeg.regimes import Regimes, compare_regimes
 from eeg.repeats import Fitted, class_labels, fit_repeats
 from eeg.truth import FactorMatch, match_factors
+from neuro.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -129,7 +130,7 @@ def evaluate_scan(
     Raises
     ------
     InputError
-        With fewer participants than folds, or labels that aren't there.
+        With fewer participants than folds, or where no label can be scored.
     DataError
         Where a participant has two values of one label, or no participant has labels.
     """
@@ -139,6 +140,9 @@ def evaluate_scan(
     data = class_labels(data, labels, bins)
     names = label_names(data) if labels is None else list(labels)
     targets, excluded = usable_labels(data, names, n_splits)
+    if not targets:
+        reasons = "; ".join(f"{entry['label']}: {entry['reason']}" for entry in excluded)
+        raise InputError(f"no label can be scored: {reasons or 'there is none'}")
     names = [target.name for target in targets]
     seeded: dict[str, Any] = {"random_state": random_state, "progress": progress}
     repeats = fit_repeats(
