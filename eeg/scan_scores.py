@@ -177,19 +177,32 @@ def _side(scan: SCAN, data: xr.Dataset) -> dict[str, Any]:
     people, first, unit = np.unique(subjects_of(data), return_index=True, return_inverse=True)
     mean, variance = (np.asarray(a) for a in scan.encoder_.transform(signal, return_variance=True))
     windows = np.asarray(window_features(signal)).reshape(len(mean), -1)
+    condition = np.zeros(len(mean), dtype=np.intp)
+    if "condition" in data.coords:
+        condition = np.unique(data["condition"].values, return_inverse=True)[1]
     return {
         "data": data.isel(trial=first),
         "scan": scan.read_codes(mean, variance, unit=unit),
-        "beta_vae": _means(mean[:, np.asarray(scan.encoder_.kept_)], unit),
-        "window": _means(windows, unit),
+        "beta_vae": _rows(mean[:, np.asarray(scan.encoder_.kept_)], unit, condition),
+        "window": _rows(windows, unit, condition),
         "people": people,
     }
 
 
-def _means(values: NDArray[Any], unit: NDArray[np.intp]) -> Floats:
-    sums = np.zeros((unit.max() + 1, values.shape[1]))
-    np.add.at(sums, unit, values)
-    return sums / np.bincount(unit)[:, None]
+def _rows(values: NDArray[Any], unit: NDArray[np.intp], condition: NDArray[np.intp]) -> Floats:
+    """Average over a participant's trials: the level, and each condition's deviation from it."""
+    n = unit.max() + 1
+    parts = [_means(values, unit, condition == k, n) for k in np.unique(condition)]
+    level = np.nanmean(parts, axis=0)
+    return np.concatenate([level, *(np.nan_to_num(part - level) for part in parts[:-1])], axis=1)
+
+
+def _means(
+    values: NDArray[Any], unit: NDArray[np.intp], chosen: NDArray[np.bool_], n: int
+) -> Floats:
+    sums, counts = np.zeros((n, values.shape[1])), np.bincount(unit[chosen], minlength=n)
+    np.add.at(sums, unit[chosen], values[chosen])
+    return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
 
 
 def _label_rows(
