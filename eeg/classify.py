@@ -283,6 +283,7 @@ class Task:
     ) -> None:
         self.target, self.level = target, level
         self.trials = np.flatnonzero(target.codes >= 0)
+        self._known: tuple[Features, Features] | None = None
         codes, subject = target.codes[self.trials], cohort.subject[self.trials]
         self.condition = cohort.condition[self.trials]
         if level == "single_trial":
@@ -324,6 +325,12 @@ class Task:
         A subject's row holds the mean over conditions and, beside it, each condition's deviation
         from it: what a difference wave is for amplitudes (0 where the subject lacks it).
         """
+        # Features that no fold changes come once per fold and classifier: averaged once.
+        if self._known is None or self._known[0] is not features:
+            self._known = (features, self._averaged(features))
+        return self._known[1]
+
+    def _averaged(self, features: Features) -> Features:
         features = features[self.trials]
         if self.level == "single_trial":
             return features
@@ -372,10 +379,15 @@ class Task:
 
 def _unit_means(features: Features, unit: Ints, n_units: int) -> Features:
     """Mean of each unit's rows, NaN where it has none."""
+    from scipy import sparse
+
     counts = np.bincount(unit, minlength=n_units)
-    sums = np.zeros((n_units, features.shape[1]))
-    np.add.at(sums, unit, features)
-    return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
+    weight = (1 / np.maximum(counts, 1))[unit].astype(features.dtype)
+    shape = (n_units, len(unit))
+    averager = sparse.csr_matrix((weight, (unit, np.arange(len(unit)))), shape=shape)
+    means = np.asarray(averager @ features, dtype=float)
+    means[counts == 0] = np.nan
+    return means
 
 
 def _blocks(truth: Ints, subject: Ints, fold: Ints, within: bool) -> Ints | None:
