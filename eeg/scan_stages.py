@@ -46,6 +46,34 @@ def part(
     return chosen
 
 
+class StackParams(Params):
+    """Which conditions stand side by side."""
+
+    conditions: list[str] | None = None
+    """Conditions in the order of stacking; by default all, sorted."""
+    seed: int = 0
+    """Seed of the pairing of trials."""
+
+
+@stage("eeg-stack", version=1)
+def stack(epochs: Dataset, params: StackParams, context: Context) -> Dataset:
+    """Put trials of several conditions side by side, as further channels of one sample.
+
+    What a condition adds (a difference wave) can then be carried by one latent. Recordings that
+    are decoded later must be stacked likewise: an encoder of stacked trials refuses plain ones.
+    """
+    from eeg.stack import stack_conditions
+
+    stacked = stack_conditions(epochs, params.conditions, random_state=params.seed)
+    names = stacked.attrs["stacked"]
+    context.method(
+        f"One trial of each condition ({', '.join(names)}) of a participant made one sample; "
+        "trials were paired at random.",
+        "honke2020",
+    )
+    return stacked
+
+
 class ScanParams(Params):
     """SCAN and its training."""
 

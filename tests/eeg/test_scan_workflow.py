@@ -93,14 +93,17 @@ def remap(run: Path, table: Path) -> tuple[Path, str]:
 def test_metrics_have_the_names_that_are_promised(run: Path) -> None:
     wanted = {"udr.lasso.best", "udr.spearman.best", "remap.seconds"}
     for label in LABELS:
-        wanted |= {f"scan.{label}.{name}" for name in ("latent", "distance", "specificity")}
+        wanted |= {f"scan.{label}.{name}" for name in ("latent", "distance", "specificity", "p")}
         for name in ("window", "erp", "pca", "autoencoder", "beta_vae", "scan", "shuffled"):
             wanted |= {f"classify.{label}.{name}.{m}" for m in ("balanced_accuracy", "auc")}
         for name in ("scan", "beta_vae", "window"):
             wanted |= {f"heldout.{label}.{name}.{m}" for m in ("balanced_accuracy", "auc")}
+    wanted |= {"scan.and.r", "scan.ignore.r", "factor.lpp_gain.spearman"}
+    wanted |= {"heldout.factor.lpp_gain.spearman", "erp.denoised.residual_r"}
     metrics = metrics_of(run)
-    assert wanted <= set(metrics)
-    assert all(0 <= metrics[f"scan.{label}.latent"]["value"] < 4 for label in LABELS)
+    assert wanted <= set(metrics), wanted - set(metrics)
+    latents = [metrics[f"scan.{label}.latent"]["value"] for label in LABELS]
+    assert all(latent is None or 0 <= latent < 4 for latent in latents)
 
 
 def test_nobody_is_on_both_sides(run: Path) -> None:
@@ -271,3 +274,26 @@ def test_labels_that_make_no_symbols_are_excluded_with_the_reason() -> None:
     assert "12 different values" in reasons["remark"]
     with pytest.raises(InputError, match="no label ill"):
         parts.usable_labels(data, ["ill"])
+
+
+def test_stacked_conditions_go_through_the_workflow(tmp_path: Path) -> None:
+    (tmp_path / "stacked.yaml").write_text(
+        """
+version: 1
+name: stacked
+stages:
+  recordings: {use: eeg-recordings, simulate: {n_subjects: 12, n_trials: 3}}
+  epochs: {use: eeg-epochs, each: "${recordings}", resample: 32}
+  stacked: {use: eeg-stack, epochs: "${epochs}"}
+  train: {use: eeg-part, epochs: "${stacked}", part: train, test_size: 0.5}
+  test: {use: eeg-part, epochs: "${stacked}", part: test, test_size: 0.5}
+  encoder: {use: eeg-beta-vae, epochs: "${train}", max_epochs: 2, n_latents: 2, network: mlp}
+  scan: {use: eeg-scan, encoder: "${encoder}", epochs: "${train}", max_epochs: 1, n_shuffles: 20}
+  heldout: {use: eeg-scan-test, train: "${train}", test: "${test}", scan: "${scan}", n_boot: 100}
+"""
+    )
+    cli("run", tmp_path / "stacked.yaml", "--out", tmp_path / "runs")
+    data = open_dataset(tmp_path / "runs" / "stacked" / "stacked")
+    assert data.sizes["trial"] == 12 * 3
+    assert {"Pz neutral", "Pz pleasant"} <= set(data.channel.values.tolist())
+    assert {"scan.and.r", "scan.ignore.r"} <= set(metrics_of(tmp_path / "runs" / "stacked"))
