@@ -216,7 +216,17 @@ class _Pinned:
 
 
 def _gather(tensors: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {name: tensor.index_select(0, rows) for name, tensor in tensors.items()}
+    if rows.device.type != "cpu":
+        return {name: tensor.index_select(0, rows) for name, tensor in tensors.items()}
+    import torch
+
+    # Memory bounds this copy, so one thread is enough; on a busy machine torch's threads would
+    # wait for one another, up to a hundred times longer.
+    chosen = rows.numpy()
+    return {
+        name: torch.from_numpy(tensor.numpy().take(chosen, axis=0))
+        for name, tensor in tensors.items()
+    }
 
 
 def _to(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
