@@ -152,6 +152,16 @@ BIBTEX: dict[str, dict[str, str]] = {
         "year": "2018",
         "eprint": "1707.03389",
     },
+    "vincent2008": {
+        "type": "inproceedings",
+        "author": "Vincent, Pascal and Larochelle, Hugo and Bengio, Yoshua and Manzagol, "
+        "Pierre-Antoine",
+        "title": "Extracting and Composing Robust Features with Denoising Autoencoders",
+        "booktitle": "Proceedings of the 25th International Conference on Machine Learning",
+        "pages": "1096--1103",
+        "year": "2008",
+        "doi": "10.1145/1390156.1390294",
+    },
     "honke2020": {
         "type": "misc",
         "author": "Honke, Garrett and Higgins, Irina and Thigpen, Nina and Miskovic, Vladimir and "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuro.nn.networks import MLPVAE, ConvVAE
 from neuro.nn.objective import Objective, Phase, State
@@ -17,6 +17,9 @@ from neuro.nn.vae import (
     ramp,
     sample,
 )
+
+if TYPE_CHECKING:
+    from neuro.nn.dae import FeatureError
 
 # Floats in a member's parameters and in one batch of its input, beyond which a stack on a CPU
 # leaves the cache and is slower than one member after another (benchmarks/ensemble.py).
@@ -42,6 +45,9 @@ class BetaVAEObjective(Objective):
         Epochs in which beta rises from 0; with `capacity`, in which the capacity does.
     capacity : float, optional
         Final capacity in nats.
+    features : FeatureError, optional
+        What the reconstruction is judged by, in place of the signal's squared error (Higgins et
+        al. 2018, eq. 2).
     """
 
     stackable: ClassVar[bool] = True
@@ -55,9 +61,11 @@ class BetaVAEObjective(Objective):
         learning_rate: float = 1e-3,
         warmup_epochs: int = 0,
         capacity: float | None = None,
+        features: FeatureError | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.features = features
         self.learning_rate, self.warmup_epochs = learning_rate, warmup_epochs
         self.capacity = capacity
         self.compiled: dict[str, Any] = {}
@@ -84,8 +92,8 @@ class BetaVAEObjective(Objective):
         """
         encode = self.compiled.get("encode", self.network.encode)
         decode = self.compiled.get("decode", self.network.decode)
-        inputs = _with_members(batch["x"])
-        target = _with_members(batch["target"]) if "target" in batch else inputs
+        inputs = with_members(batch["x"])
+        target = with_members(batch["target"]) if "target" in batch else inputs
         mean, log_variance = (t.to(inputs.dtype) for t in encode(inputs))
         variational = [one.variational for one in self.each or [self]]
         if not all(variational):
@@ -98,15 +106,20 @@ class BetaVAEObjective(Objective):
                 noise = noise * (self.beta[..., None] > 0)
             z = sample(mean, log_variance, noise)
         output = decode(z).to(inputs.dtype)
-        reconstruction = gaussian_reconstruction(output, target)
+        reconstruction = self._reconstruction(output, target)
         kl = gaussian_kl(mean, log_variance).sum(-1)
         loss = self._loss(reconstruction, kl, state)
-        average = _average(batch.get("weight"))
+        average = average_over(batch.get("weight"))
         return {
             "loss": average(loss),
             "reconstruction": average(reconstruction.detach()),
             "kl": average(kl.detach()),
         }
+
+    def _reconstruction(self, output: Tensor, target: Tensor) -> Tensor:
+        if self.features is None:
+            return gaussian_reconstruction(output, target)
+        return self.compiled.get("features", self.features)(output, target)
 
     def _loss(self, reconstruction: Tensor, kl: Tensor, state: State) -> Tensor:
         # Validation is scored by the final objective, or its epochs could not be compared.
@@ -119,35 +132,49 @@ class BetaVAEObjective(Objective):
 
     def prefers_stack(self, device: torch.device, batch_size: int) -> bool:
         """Say yes on a GPU, and on a CPU where members and batches are small."""
-        if device.type != "cpu":
-            return True
-        if not isinstance(self.network, ConvVAE):
-            return False
-        parameters = sum(p.numel() for p in self.network.parameters())
-        floats = batch_size * self.network.n_channels * self.network.n_times
-        return parameters <= _CPU_PARAMETERS and floats <= _CPU_BATCH
+        return stack_pays(self, self.network, device, batch_size)
 
     def compile_networks(self) -> None:
         """Compile encoder and decoder, for this training only: the network itself stays plain."""
         for name in ("encode", "decode"):
             self.compiled[name] = torch.compile(getattr(self.network, name))
+        if self.features is not None:
+            self.compiled["features"] = torch.compile(self.features)
 
     def signature(self) -> dict[str, Any]:
         """Return what distinguishes this training from another of the same shape."""
         each = self.each or [self]
-        return {
+        known = {
             "beta": self.beta.flatten().tolist(),
             "learning_rate": [o.learning_rate for o in each],
             "warmup_epochs": self.warmup_epochs,
             "capacity": self.capacity,
         }
+        if self.features is not None:
+            known["features"] = [o.features.settings for o in each]
+        return known
 
 
-def _with_members(x: Tensor) -> Tensor:
+def stack_pays(
+    objective: Objective, network: nn.Module, device: torch.device, batch_size: int
+) -> bool:
+    """Say whether a stack is faster: on a GPU, and on a CPU where it stays in the cache."""
+    if device.type != "cpu":
+        return True
+    if not isinstance(network, ConvVAE):
+        return False
+    parameters = sum(p.numel() for p in objective.parameters())
+    floats = batch_size * network.n_channels * network.n_times
+    return parameters <= _CPU_PARAMETERS and floats <= _CPU_BATCH
+
+
+def with_members(x: Tensor) -> Tensor:
+    """Give a batch of one model, ``(batch, channel, time)``, the axis of members."""
     return x[None] if x.ndim == 3 else x
 
 
-def _average(weight: Tensor | None) -> Any:
+def average_over(weight: Tensor | None) -> Any:
+    """Return the mean over the batch, of the rows whose weight is 1 where there is a weight."""
     if weight is None:
         return lambda values: values.mean(-1)
     rows = weight.sum(-1).clamp(min=1)
