@@ -6,6 +6,7 @@ Higgins et al., "beta-VAE: Learning basic visual concepts with a constrained var
 framework" (ICLR 2017).
 Honke, Higgins et al., "Representation learning for improved interpretability and
 classification accuracy of clinical factors from EEG" (2020).
+Higgins et al., "SCAN: Learning hierarchical compositional visual concepts" (ICLR 2018).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
+FEATURE_LOSSES = (None, "dae")
 TRAIN_ON = ("single", "erp", "bootstrap", "single-to-erp")
 _FREE = ("beta", "learning_rate", "random_state")  # what members of an ensemble may differ in
 _BATCH = 512  # trials encoded or decoded at once
@@ -69,6 +71,20 @@ class BetaVAE(Encoder):
     capacity : float, optional
         Drive the KL to so many nats, with weight `beta`, instead of pressing it to 0 (Burgess
         et al. 2018, eq. 8).
+    feature_loss : {None, "dae"}
+        What the reconstruction is judged by: the squared error of the signal, or that of the
+        features of a denoising autoencoder (Higgins et al. 2018, eq. 2; see `neuro.nn.dae`). It
+        is trained first, on the same trials with parts masked, and then frozen. It depends on
+        the training trials alone and not on `random_state`, so that models which differ in beta
+        or seed are trained with one loss. It is not needed to encode or decode, and not saved.
+        Meant for the codes: the decoder is held only where the features look, so that denoised
+        trials are less faithful.
+    n_features : int
+        Size of that autoencoder's code.
+    mask_fraction : float
+        Share of the values that it has to fill in: blocks of channels and times, whole channels.
+    dae_max_epochs : int
+        Of its training.
     max_epochs, batch_size, learning_rate
         Of the training with Adam; an epoch has as many samples as there are trials.
     validation_fraction : float
@@ -124,6 +140,10 @@ class BetaVAE(Encoder):
         n_average: int = 10,
         warmup_epochs: int = 0,
         capacity: float | None = None,
+        feature_loss: str | None = None,
+        n_features: int = 100,
+        mask_fraction: float = 0.25,
+        dae_max_epochs: int = 50,
         max_epochs: int = 50,
         batch_size: int = 64,
         learning_rate: float = 1e-3,
@@ -143,6 +163,10 @@ class BetaVAE(Encoder):
         self.n_average = n_average
         self.warmup_epochs = warmup_epochs
         self.capacity = capacity
+        self.feature_loss = feature_loss
+        self.n_features = n_features
+        self.mask_fraction = mask_fraction
+        self.dae_max_epochs = dae_max_epochs
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -248,13 +272,16 @@ class BetaVAE(Encoder):
     def _check_parameters(self) -> None:
         from neuro.nn.networks import NETWORKS
 
-        for name, choices in (("network", tuple(NETWORKS)), ("train_on", TRAIN_ON)):
+        known = {"network": tuple(NETWORKS), "train_on": TRAIN_ON, "feature_loss": FEATURE_LOSSES}
+        for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise InputError(
-                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}"
+                    f"{name} is {getattr(self, name)!r}; expected one of "
+                    f"{', '.join(map(str, choices))}"
                 )
         least = {
             "n_latents": 1, "n_hidden": 1, "n_average": 1, "batch_size": 1, "max_epochs": 0,
+            "n_features": 1, "dae_max_epochs": 1,
             "warmup_epochs": 0, "beta": 0.0, "learning_rate": 0.0, "validation_fraction": 0.0,
             **({} if self.capacity is None else {"capacity": 0.0}),
         }  # fmt: skip
@@ -264,6 +291,8 @@ class BetaVAE(Encoder):
                 raise InputError(f"{name} is {value!r}; expected at least {low}")
         if self.validation_fraction >= 1:
             raise InputError(f"validation_fraction is {self.validation_fraction}; expected below 1")
+        if not 0 < self.mask_fraction < 1:
+            raise InputError(f"mask_fraction is {self.mask_fraction}; expected between 0 and 1")
 
     def _training_signal(self, X: Any) -> Any:
         """Return training data as a checked DataArray in uV, or a plain array as it is."""

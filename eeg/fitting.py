@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from eeg.beta_vae import _FREE, BetaVAE
+from eeg.features import TrainingPart, feature_errors
 from eeg.sampling import statistics, training_batches
 from neuro.device import device_of
 from neuro.errors import DataError
@@ -63,13 +64,14 @@ class _Data:
 
 @dataclass
 class _Member:
-    """One model on its way: estimator, data, objective, batches, seed of its sampling."""
+    """One model on its way: estimator, objective, batches, seed of its sampling, its trials."""
 
     estimator: BetaVAE
     objective: BetaVAEObjective
     batches: Source
     validation: Source | None
     seed: int
+    part: TrainingPart
 
 
 def fit_members(
@@ -110,19 +112,26 @@ def _fit_alike(
     first = estimators[0]
     device = device_of(first.device)
     members = [_member(e, d, device) for e, d in zip(estimators, datas, strict=True)]
+    shared: dict[str, Any] = {
+        "batch_size": first.batch_size,
+        "device": device,
+        "precision": first.precision,
+        "compile": first.compile,
+        "progress": progress or (_bar if first.verbose else None),
+    }
+    if first.feature_loss:
+        errors = feature_errors(first, [m.part for m in members], folder, **shared)
+        for member, error in zip(members, errors, strict=True):
+            member.objective.features = error
     results = train_together(
         [m.objective for m in members],
         [m.batches for m in members],
         seeds=[m.seed for m in members],
-        batch_size=first.batch_size,
         validation=[m.validation for m in members if m.validation is not None] or None,
         folder=folder,
-        device=device,
         max_epochs=first.max_epochs,
         patience=first.patience,
-        precision=first.precision,
-        compile=first.compile,
-        progress=progress or (_bar if first.verbose else None),
+        **shared,
     )
     for member, result in zip(members, results, strict=True):
         estimator = member.estimator
@@ -168,15 +177,17 @@ def _member(estimator: BetaVAE, data: _Data, device: torch.device) -> _Member:
     values = data.standardized(scaler, estimator.precision)
     relative = None if target is None else _relative(target, scaler)
 
-    def source(index: Ints, shuffle: bool) -> Source:
+    def source(index: Ints, shuffle: bool = True, seed: int = order) -> Source:
         return training_batches(
             values, groups, estimator.train_on, estimator.batch_size,
-            index=index, n_average=estimator.n_average, target=relative, seed=order,
+            index=index, n_average=estimator.n_average, target=relative, seed=seed,
             device=device, shuffle=shuffle,
         )  # fmt: skip
 
     validation = source(held_out, False) if len(held_out) else None
-    return _Member(estimator, _objective(estimator, start), source(train, True), validation, noise)
+    shape = (values.shape[1], values.shape[2])
+    part = TrainingPart(lambda own: source(train, seed=own), shape, train.tobytes(), data.kept)
+    return _Member(estimator, _objective(estimator, start), source(train), validation, noise, part)
 
 
 def _objective(estimator: BetaVAE, seed: int) -> BetaVAEObjective:

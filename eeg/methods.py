@@ -84,15 +84,26 @@ def training(encoder: Any) -> list[Sentence]:
         f"{encoder.beta:g} in per-sample units) was trained on {on} for at most "
         f"{encoder.max_epochs} epochs."
     )
+    said: list[Sentence] = [
+        (text, ("higgins2017", "kingma2014", "honke2020", "adam", "pytorch", "lightning"))
+    ]
+    if encoder.feature_loss:
+        said.append((_feature_loss(encoder), ("higgins2018", "vincent2008")))
     counts = encoder.counts_
     kept = (
         f"{counts['kl_active']} latents had a KL above 0.01; by their posterior variance "
         f"{counts['active']} were active, {counts['mixed']} mixed and {counts['passive']} passive."
     )
-    return [
-        (text, ("higgins2017", "kingma2014", "honke2020", "adam", "pytorch", "lightning")),
-        (kept, ("bonheme2021",)),
-    ]
+    return [*said, (kept, ("bonheme2021",))]
+
+
+def _feature_loss(encoder: Any) -> str:
+    return (
+        f"Its reconstructions were judged by {encoder.n_features} features of a denoising "
+        f"autoencoder, which was trained first for {encoder.dae_max_epochs} epochs to fill in the "
+        f"{encoder.mask_fraction:.0%} of each trial that were masked, and then frozen; the "
+        "error was divided by the variance of the features over the training data."
+    )
 
 
 def evaluation(n_subjects: int, n_folds: int, n_shuffles: int, n_boot: int) -> list[Sentence]:

@@ -171,6 +171,15 @@ class BetaVAEParams(Params):
     """Epochs over which beta rises from 0."""
     capacity: float | None = Field(None, ge=0)
     """Nats to which the KL is driven (Burgess et al. 2018), in place of pressing it to 0."""
+    feature_loss: Literal["dae"] | None = None
+    """dae: judge the reconstruction by the features of a denoising autoencoder, trained first on
+    masked trials and then frozen (Higgins et al. 2018, eq. 2), in place of the signal's error."""
+    n_features: int = Field(100, ge=1)
+    """Size of the denoising autoencoder's code."""
+    mask_fraction: float = Field(0.25, gt=0, lt=1)
+    """Share of a trial's values that the denoising autoencoder has to fill in."""
+    dae_max_epochs: int = Field(50, ge=1)
+    """Epochs of the denoising autoencoder's training."""
     max_epochs: int = Field(50, ge=1)
     """Epochs of training."""
     batch_size: int = Field(64, ge=1)
