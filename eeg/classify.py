@@ -286,6 +286,7 @@ class Task:
         self._known: tuple[Features, Features] | None = None
         codes, subject = target.codes[self.trials], cohort.subject[self.trials]
         self.condition = cohort.condition[self.trials]
+        self.condition_names = cohort.conditions[self.condition]
         if level == "single_trial":
             self.unit = np.arange(len(self.trials))
         else:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from eeg.pairs import Pooling
+from eeg.pooling import Pooling
 from eeg.symbols import Symbols
 from neuro.errors import ContractError, InputError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 RULES = ("decoder", "kl")
+_POOLING = ("mean", "between", "within", "scale", "kept")
 
 
 @dataclass
@@ -56,11 +58,14 @@ class Concepts:
 
     # Signal to label ----------------------------------------------------------------------
 
-    def read(self, mean: Floats, variance: Floats, unit: NDArray[np.int64], rule: str) -> Floats:
+    def read(
+        self, mean: Floats, variance: Floats, unit: NDArray[np.int64], rule: str,
+        condition: ArrayLike | None = None,
+    ) -> Floats:  # fmt: skip
         """Return the probabilities of all symbols, see `SCAN.read_codes`: (unit, symbol)."""
         if rule not in RULES:
             raise InputError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
-        center, spread = self.pooling.pool(mean, variance, unit)
+        center, spread = self.pooling.pool(mean, variance, unit, condition)
         score = self._by_decoder(center) if rule == "decoder" else self._by_kl(center, spread)
         out = np.empty_like(score)
         for part in self.symbols.slices.values():
@@ -88,6 +93,8 @@ class Concepts:
 
     def interpret(self, kept: NDArray[np.bool_]) -> xr.Dataset:
         """Say which latents carry which label, see `SCAN.interpret`."""
+        n_latents = self.pooling.n_latents
+        kept = np.tile(kept, len(self.pooling.parts))
         mean, log_variance = self.singles()
         variance = np.exp(log_variance)
         parts = self.symbols.slices.values()
@@ -100,13 +107,15 @@ class Concepts:
                 "variance": (pair, variance),
                 "specificity": (pair, 0.5 * (mean**2 + variance - log_variance - 1)),
                 "distance": (("label", "latent"), distance),
-                "latent_of": ("label", best),
+                "best": ("label", best),
+                "latent_of": ("label", best % n_latents),
                 "kept": ("latent", kept),
             },
             coords={
                 "symbol": self.symbols.names,
                 "label": self.symbols.labels,
-                "latent": np.arange(mean.shape[1]),
+                "latent": np.arange(mean.shape[1]) % n_latents,
+                "part": ("latent", np.repeat(self.pooling.parts, n_latents)),
             },
         )
 
@@ -121,7 +130,7 @@ class Concepts:
             if module is not None
             for key, tensor in module.state_dict().items()
         }
-        pooling = {f"pooling.{k}": np.asarray(v) for k, v in vars(self.pooling).items()}
+        pooling = {f"pooling.{k}": np.asarray(getattr(self.pooling, k)) for k in _POOLING}
         return {**weights, **pooling}
 
     @classmethod
@@ -129,6 +138,7 @@ class Concepts:
         cls,
         arrays: dict[str, NDArray[Any]],
         symbols: Symbols,
+        conditions: Sequence[str] = (),
         *,
         n_hidden: int,
         n_hidden_operator: int | None,
@@ -136,8 +146,8 @@ class Concepts:
         """Rebuild from `to_arrays`; without an operator where its width is None."""
         from neuro.nn.scan import Recombinator, SymbolNetwork
 
-        names = ("mean", "between", "within", "scale", "kept")
-        pooling = Pooling(*(arrays[f"pooling.{name}"] for name in names))
+        scale = {name: arrays[f"pooling.{name}"] for name in _POOLING}
+        pooling = Pooling(**scale, conditions=tuple(conditions))
         network = SymbolNetwork(len(symbols), len(pooling.mean), n_hidden)
         operator = None if n_hidden_operator is None else Recombinator(n_hidden_operator)
         _load(network, "network", arrays)

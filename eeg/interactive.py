@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eeg.grid import Grid
+from eeg.views import view as shown
+from eeg.views import views
 from neuro.errors import InputError
 from neuro.report import Block, Html, Text, Warning
 
@@ -144,6 +146,7 @@ def label_explorer(
     sensors: Sequence[str] | None = None,
     n_samples: int = 64,
     random_state: int = 0,
+    view: str | None = None,
 ) -> Html:
     """Make a figure in which one chooses labels and sees the ERP that they describe.
 
@@ -159,6 +162,9 @@ def label_explorer(
         Samples behind the band, which spans 10 % to 90 % of them at every time.
     random_state : int
         Of the samples.
+    view : str, optional
+        Where conditions are contrasted, what to show: a condition or a difference of two, one of
+        `eeg.views.views`; by default the first condition.
 
     Returns
     -------
@@ -178,11 +184,12 @@ def label_explorer(
     depth = _depth([len(g.values) for g in groups])
     states = _states([len(g.values) for g in groups], depth)
     layers = []
+    view = views(scan)[0] if view is None else view
     for state in states:
         asked = {groups[g].label: groups[g].values[v] for g, v in state}
         found = scan.imagine(asked, n=n_samples, random_state=random_state)
-        low, high = np.percentile(found["signal"].values, BAND, axis=0)
-        layers.append(np.stack([found["erp"].values, low, high]))
+        erp, samples = (shown(found[part], view).values for part in ("erp", "signal"))
+        layers.append(np.stack([erp, *np.percentile(samples, BAND, axis=0)]))
     decoded = scan.encoder_.traverse(0, [0.0])  # for its coordinates
     grid = Grid.of(scan.encoder_, decoded, np.stack(layers), sensors)
     return _figure(

@@ -45,6 +45,8 @@ class Reading:
         The latent named for it, None where there is none.
     best : int
         The latent of the largest distance among those kept, named or not.
+    part : str
+        What of `best` carries the label: its level, or its difference between conditions.
     distance : float
         Of `best`: between the posteriors of two values, in their pooled standard deviations.
     specificity : float
@@ -62,6 +64,7 @@ class Reading:
     label: str
     latent: int | None
     best: int
+    part: str
     distance: float
     specificity: float
     stability: float | None
@@ -81,8 +84,8 @@ class Interpretation:
     found : Dataset
         From `SCAN.interpret`.
     stability : ndarray of shape (latent,) or None
-    p : ndarray of shape (label, latent)
-        Maximum over latents and labels.
+    p : ndarray of shape (label, part * latent)
+        Maximum over latents (their levels and differences) and labels.
     n_shuffles : int
     """
 
@@ -142,7 +145,8 @@ def interpret(
     kept = np.asarray(found["kept"].values)
     if stability is None and siblings:
         stability = seed_stability(scan.encoder_, siblings, signal)
-    steady = None if stability is None else np.asarray(stability, dtype=float)
+    n_parts = len(scan.pooling_.parts)
+    steady = None if stability is None else np.tile(np.asarray(stability, float), n_parts)
     p, p_label = shuffled_p(center, codes, kept, n_shuffles, random_state)
     readings = [
         _reading(found, number, steady, p[number], p_label[number], alpha)
@@ -164,7 +168,7 @@ def participant_codes(scan: SCAN, signal: Any, y: Any = None) -> tuple[Floats, I
 
     Returns
     -------
-    codes : ndarray of shape (participant, latent)
+    codes : ndarray of shape (participant, part * latent)
         On the scale of the prior.
     values : ndarray of int, shape (participant, label)
         `MISSING` where there is none, and for labels that vary inside participants.
@@ -175,7 +179,8 @@ def participant_codes(scan: SCAN, signal: Any, y: Any = None) -> tuple[Floats, I
     _, first, unit = np.unique(subject, return_index=True, return_inverse=True)
     pair = scan.encoder_.transform(signal, return_variance=True)
     mean, variance = (np.asarray(a) for a in pair)
-    center, _ = scan.pooling_.pool(mean, variance, unit)
+    condition = signal[scan.contrast].values if scan.contrast in signal.coords else None
+    center, _ = scan.pooling_.pool(mean, variance, unit, condition)
     names = scan.symbols_.labels
     table = read_labels(names if y is None else y, signal, subject, len(subject))
     refuse_contradictions(table, subject, scan.within)
@@ -274,8 +279,9 @@ def _reading(
     own = [str(name).startswith(f"{label}=") for name in found["symbol"].values]
     return Reading(
         label,
-        best if named.any() else None,
-        best,
+        int(found["latent"].values[best]) if named.any() else None,
+        int(found["latent"].values[best]),
+        str(found["part"].values[best]),
         float(distance[best]),
         float(found["specificity"].values[own, best].max()),
         None if stability is None else float(stability[best]),

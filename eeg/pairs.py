@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,98 +15,6 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
 DRAWS = 4096  # pairs in an epoch: the same training for small and large cohorts
-_LEAST = 1e-3  # smallest share of variance that is taken to lie between participants
-
-
-@dataclass
-class Pooling:
-    """From the codes of trials to the code of their participant, on the scale of the prior.
-
-    A participant's code is the mean over trials, shrunk toward the cohort's mean by its
-    reliability ``B / (B + W / n)``, with the posterior variance ``B W / (n B + W)``: the
-    posterior under ``N(mean, B)`` between participants and ``N(0, W)`` between the trials of
-    one. Divided by the cohort's spread, the codes of all participants together are N(0, 1), so
-    that a latent about which a symbol says nothing is N(0, 1) too. A latent that the encoder
-    doesn't keep (KL below 0.01) is N(0, 1) for everybody: dividing by its tiny spread would make
-    an echo of the others of it. Where no participant has two trials (ERPs, or
-    single trials as units of their own), the encoder's posterior is taken as it is.
-
-    Attributes
-    ----------
-    mean, between, within : ndarray, shape (latent,)
-        `within` is 0 where no unit has two trials.
-    scale : ndarray, shape (latent,)
-        The cohort's spread.
-    kept : ndarray of bool, shape (latent,)
-    """
-
-    mean: Floats
-    between: Floats
-    within: Floats
-    scale: Floats
-    kept: NDArray[np.bool_]
-
-    @classmethod
-    def identity(cls, n_latents: int) -> Pooling:
-        """Leave posteriors of single trials as they are."""
-        zeros, ones = np.zeros(n_latents), np.ones(n_latents)
-        return cls(zeros, ones, zeros, ones, np.ones(n_latents, dtype=bool))
-
-    @classmethod
-    def learn(
-        cls, mean: Floats, variance: Floats, unit: Ints, weight: Floats, kept: NDArray[np.bool_]
-    ) -> Pooling:
-        """Learn the spread between and within units.
-
-        Parameters
-        ----------
-        mean, variance : ndarray, shape (trial, latent)
-            Posteriors.
-        unit : ndarray of int, shape (trial,)
-            From 0, without gaps.
-        weight : ndarray, shape (unit,)
-            Weights of the units in the cohort.
-        kept : ndarray of bool, shape (latent,)
-            All are kept where none would be.
-        """
-        kept = kept if kept.any() else ~kept
-        averages, spread, n = average(mean, variance, unit)
-        share = weight / weight.sum()
-        center = share @ averages
-        total = share @ (averages - center) ** 2
-        if n.max() == 1:
-            scale = np.sqrt(total + share @ spread)
-            return cls(center, total, np.zeros_like(total), np.maximum(scale, 1e-6), kept)
-        deviation = (mean.astype(np.float64) - averages[unit]) ** 2
-        within = deviation.sum(0) / max(len(unit) - len(n), 1)
-        between = np.maximum(total - within * (share @ (1 / n)), _LEAST * total + 1e-12)
-        return cls(center, between, within, np.sqrt(between), kept)
-
-    def pool(self, mean: Floats, variance: Floats, unit: Ints) -> tuple[Floats, Floats]:
-        """Return the posterior of every unit on the scale of the prior, (unit, latent) each."""
-        averages, spread, n = average(mean, variance, unit)
-        if not self.within.any():
-            found, left = averages - self.mean, spread / n[:, None]
-        else:
-            noise = self.within / n[:, None]
-            trust = self.between / (self.between + noise)
-            found, left = trust * (averages - self.mean), trust * noise
-        center = np.where(self.kept, found / self.scale, 0)
-        variances = np.where(self.kept, np.maximum(left / self.scale**2, 1e-6), 1)
-        return center.astype(np.float32), variances.astype(np.float32)
-
-    def to_latents(self, scaled: Floats) -> Floats:
-        """Return codes as the beta-VAE has them."""
-        return (self.mean + scaled * self.scale).astype(np.float32)
-
-
-def average(mean: Floats, variance: Floats, unit: Ints) -> tuple[Floats, Floats, Ints]:
-    """Average posterior means and variances over the trials of every unit, and count them."""
-    n = np.bincount(unit)
-    sums = [np.zeros((len(n), mean.shape[1])) for _ in range(2)]
-    for total, values in zip(sums, (mean, variance), strict=True):
-        np.add.at(total, unit, values)
-    return sums[0] / n[:, None], sums[1] / n[:, None], n
 
 
 def balanced_weights(codes: Ints, rounds: int = 50) -> Floats:

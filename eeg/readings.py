@@ -279,7 +279,8 @@ def _scan_scores(task: Task, fitted: Fitted) -> NDArray[np.float64]:
         trials = task.trials[chosen]
         unit = np.searchsorted(rows, task.unit[chosen])
         scan = scans[name]
-        symbols = scan.read_codes(mean[trials], variance[trials], unit=unit)
+        condition = task.condition_names[chosen]
+        symbols = scan.read_codes(mean[trials], variance[trials], unit=unit, condition=condition)
         group = scan.symbols_.groups[scan.symbols_.labels.index(name)]
         columns = [classes.index(value) for value in group.values]
         found[np.ix_(rows, columns)] = symbols[:, scan.symbols_.slices[name]]

@@ -28,7 +28,7 @@ from sklearn.utils.validation import check_is_fitted
 from eeg.beta_vae import BetaVAE
 from eeg.concepts import Concepts
 from eeg.labels import read_labels
-from eeg.pairs import Pooling, average
+from eeg.pooling import Pooling, average
 from eeg.symbols import Bins, Symbols
 from neuro.encoder import DecodeOptions as BaseOptions
 from neuro.encoder import Encoder
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 Concept = Mapping[str, Any] | xr.Dataset | None
+Column = NDArray[np.str_] | None
 
 LEVELS = ("participant", "trial")
 
@@ -67,8 +68,9 @@ class SCAN(Encoder):
     every label are met equally often.
 
     Where `level` is "participant", x is a participant: the mean of the latents over the
-    participant's trials, shrunk by its reliability and brought to the scale of the prior (see
-    `eeg.pairs.Pooling`).
+    participant's trials, shrunk by its reliability and brought to the scale of the prior. Where
+    the trials are of several conditions, the code also has each latent's difference between them,
+    so that a label may act on a difference wave alone (see `eeg.pooling.Pooling`).
 
     Parameters
     ----------
@@ -89,6 +91,9 @@ class SCAN(Encoder):
     within : sequence of str
         Labels that vary inside a participant (a condition); the units are then participant and
         value.
+    contrast : str or None
+        Coordinate of the trials whose values are contrasted inside participants; None, or a
+        name that is in `within`, pools them.
     balance : bool
         Draw pairs so that classes are balanced.
     operators : bool
@@ -150,6 +155,7 @@ class SCAN(Encoder):
         bins: Bins | Mapping[str, Bins] = 3,
         level: str = "participant",
         within: Sequence[str] = (),
+        contrast: str | None = "condition",
         balance: bool = True,
         operators: bool = True,
         operator_target: str = "symbol",
@@ -169,6 +175,7 @@ class SCAN(Encoder):
         self.bins = bins
         self.level = level
         self.within = within
+        self.contrast = contrast
         self.balance = balance
         self.operators = operators
         self.operator_target = operator_target
@@ -188,7 +195,7 @@ class SCAN(Encoder):
 
     @property
     def n_latents(self) -> int:  # type: ignore[override]
-        """Size of the code: the encoder's."""
+        """Size of a trial's code: the encoder's."""
         return self.encoder_.n_latents
 
     # Fitting ------------------------------------------------------------------------------
@@ -200,6 +207,7 @@ class SCAN(Encoder):
         *,
         subject: ArrayLike | None = None,
         session: ArrayLike | None = None,
+        condition: ArrayLike | None = None,
         scratch: str | Path | None = None,
         progress: Callable[..., Iterator[Any]] | None = None,
     ) -> Self:
@@ -211,8 +219,8 @@ class SCAN(Encoder):
             Trials that match the encoder's contract.
         y : DataFrame, mapping, list of str, path or array-like, optional
             Labels, see `eeg.labels.read_labels`; by default those that X's attributes name.
-        subject, session : array-like, shape (trial,), optional
-            By default the coordinates of `X`.
+        subject, session, condition : array-like, shape (trial,), optional
+            By default the coordinates of `X`; for the condition the one that `contrast` names.
         scratch : path, optional
             A killed fit continues from it.
         progress : callable, optional
@@ -240,7 +248,8 @@ class SCAN(Encoder):
         mean, variance = (np.asarray(a) for a in encoder.transform(signal, return_variance=True))
         table = read_labels(y, raw, who[0], len(mean))
         own = FittedOn.of(np.ascontiguousarray(signal.values, np.float32), *who)
-        self._learn(mean, variance, table, who[0], own, scratch, progress)
+        what = self._conditions(signal, condition)
+        self._learn(mean, variance, table, (who[0], what), own, scratch, progress)
         return self
 
     def remap(self, y: Any, X: Any = None, **params: Any) -> SCAN:
@@ -270,23 +279,25 @@ class SCAN(Encoder):
             raise InputError("a loaded SCAN has no trials to learn new labels from; pass X")
         other._check_parameters()
         other.encoder_ = other._frozen()
-        mean, variance, subject, raw = self.codes_
+        mean, variance, (subject, condition), raw = self.codes_
         table = read_labels(y, raw, subject, len(mean))
-        other._learn(mean, variance, table, subject, self._own, None, None)
+        other._learn(mean, variance, table, (subject, condition), self._own, None, None)
         return other
 
     def _learn(
         self, mean: Floats, variance: Floats, table: pd.DataFrame,
-        subject: NDArray[np.str_] | None, own: FittedOn, scratch: Any, progress: Any,
+        columns: tuple[Column, Column], own: FittedOn, scratch: Any, progress: Any,
     ) -> None:  # fmt: skip
         """Fit to posteriors of trials; everything but the encoder."""
         from eeg.tying import tie
 
         self._take_contract(own)
-        self.codes_ = mean, variance, subject, _coordinates(table, subject)
+        subject, condition = columns
+        self.codes_ = mean, variance, columns, _coordinates(table, subject)
+        condition = None if self.contrast in self.within else condition
         progress = progress or (_bar if self.verbose else None)
         found, self.history_, self.operator_history_ = tie(
-            self, mean, variance, table, subject, scratch, progress
+            self, mean, variance, table, subject, condition, scratch, progress
         )
         self._take(found)
 
@@ -294,6 +305,9 @@ class SCAN(Encoder):
         self._concepts = found
         self.symbols_, self.pooling_ = found.symbols, found.pooling
         self.network_, self.recombinator_ = found.network, found.recombinator
+
+    def _conditions(self, X: Any, given: ArrayLike | None) -> Column:
+        return None if self.contrast is None else _column(X, self.contrast, given)
 
     def _frozen(self) -> BetaVAE:
         if not isinstance(self.encoder, BetaVAE):
@@ -361,6 +375,7 @@ class SCAN(Encoder):
         level: str = "trial",
         rule: str = "decoder",
         subject: ArrayLike | None = None,
+        condition: ArrayLike | None = None,
     ) -> Any:
         """Return the probability of every symbol.
 
@@ -375,6 +390,8 @@ class SCAN(Encoder):
             ``KL(q(z_x|x) || q(z_y|y))`` for each value y of a label alone: ``softmax(-KL)``.
         subject : array-like, shape (trial,), optional
             By default the coordinate of `X`; for ``level="participant"``.
+        condition : array-like, shape (trial,), optional
+            As in `fit`. Trials whose condition isn't known count for the level alone.
 
         Returns
         -------
@@ -384,15 +401,16 @@ class SCAN(Encoder):
         check_is_fitted(self, "symbols_")
         _choice("level", level, LEVELS)
         X = self.as_input(X)
+        what = self._conditions(X, condition)
         mean, variance = (np.asarray(a) for a in self.encoder_.transform(X, return_variance=True))
         if level == "trial":
-            values = self.read_codes(mean, variance, rule=rule)
+            values = self.read_codes(mean, variance, rule=rule, condition=what)
             return self._on_trials(values, X) if isinstance(X, xr.DataArray) else values
         who = _column(X, "subject", subject)
         if who is None:
             raise DataError("level='participant' needs to know whose the trials are: pass subject=")
         names, unit = np.unique(who, return_inverse=True)
-        values = self.read_codes(mean, variance, unit=unit, rule=rule)
+        values = self.read_codes(mean, variance, unit=unit, rule=rule, condition=what)
         coords = {"participant": names, "symbol": self.symbols_.names}
         return xr.DataArray(values, dims=("participant", "symbol"), coords=coords)
 
@@ -431,6 +449,7 @@ class SCAN(Encoder):
         *,
         unit: ArrayLike | None = None,
         rule: str = "decoder",
+        condition: ArrayLike | None = None,
     ) -> Floats:
         """Read symbols from posteriors that are known already.
 
@@ -441,6 +460,8 @@ class SCAN(Encoder):
         unit : array-like of int, shape (trial,), optional
             Number of each trial's participant, from 0 without gaps; every trial by default.
         rule : {"decoder", "kl"}
+        condition : array-like of str, shape (trial,), optional
+            Not looked at where SCAN has no differences between conditions.
 
         Returns
         -------
@@ -449,7 +470,7 @@ class SCAN(Encoder):
         """
         mean, variance = np.asarray(mean), np.asarray(variance)
         numbers = np.arange(len(mean)) if unit is None else np.asarray(unit)
-        return self._concepts.read(mean, variance, numbers, rule)
+        return self._concepts.read(mean, variance, numbers, rule, condition)
 
     def _on_trials(self, values: Floats, X: xr.DataArray) -> xr.DataArray:
         coords = {k: c for k, c in X.coords.items() if c.dims == ("trial",)}
@@ -474,10 +495,12 @@ class SCAN(Encoder):
         Returns
         -------
         Dataset
-            ``mean``, ``variance`` (latent): the posterior, on the scale of the prior; ``erp``
+            ``mean``, ``variance`` (code): the posterior, on the scale of the prior; ``erp``
             (channel, time), decoded from the posterior's mean, in uV; ``difference`` (channel,
             time): from the ERP without any label; ``codes`` (sample, latent) as the encoder has
-            them and ``signal`` (sample, channel, time): the samples.
+            them and ``signal`` (sample, channel, time): the samples. Where conditions are
+            contrasted, all but the posterior have the dimension ``condition`` before latents or
+            channels.
 
         Raises
         ------
@@ -490,8 +513,9 @@ class SCAN(Encoder):
         rng = np.random.default_rng(random_state)
         drawn = mean + rng.standard_normal((n, len(mean))) * np.sqrt(variance)
         codes = self.pooling_.to_latents(drawn)
+        dims = ("sample", *("condition",)[: codes.ndim - 2], "latent")
         decoded = self._decoded(codes, "sample")
-        return concept.assign(codes=(("sample", "latent"), codes), signal=decoded)
+        return concept.assign(codes=(dims, codes), signal=decoded)
 
     def concept(self, labels: Concept = None) -> xr.Dataset:
         """Return the posterior of a set of labels and its decoded ERP, see `imagine`."""
@@ -538,16 +562,23 @@ class SCAN(Encoder):
         codes = self.pooling_.to_latents(np.concatenate([mean[None], nothing]))
         erp, plain = self._decoded(codes, "trial")
         values = {
-            "mean": ("latent", mean),
-            "variance": ("latent", np.exp(log_variance)),
+            "mean": ("code", mean),
+            "variance": ("code", np.exp(log_variance)),
             "erp": erp,
             "difference": (erp - plain).assign_attrs(erp.attrs),
         }
-        return xr.Dataset(values, coords={"latent": np.arange(self.n_latents)})
+        return xr.Dataset(values)
 
     def _decoded(self, codes: Floats, dim: str) -> xr.DataArray:
-        Z = xr.DataArray(codes, dims=("trial", "latent"))
-        return self.encoder_.inverse_transform(Z).rename({} if dim == "trial" else {"trial": dim})
+        """Decode codes (dim, latent) or (dim, condition, latent), in uV."""
+        Z = xr.DataArray(codes.reshape(-1, codes.shape[-1]), dims=("trial", "latent"))
+        found = self.encoder_.inverse_transform(Z)
+        if codes.ndim == 2:
+            return found.rename({} if dim == "trial" else {"trial": dim})
+        parts = [found[k :: codes.shape[1]].rename(trial=dim) for k in range(codes.shape[1])]
+        names = xr.DataArray(list(self.pooling_.conditions), dims="condition", name="condition")
+        together = xr.concat(parts, names).transpose(dim, "condition", ...)
+        return together.assign_attrs(found.attrs)
 
     # What a latent says -------------------------------------------------------------------
 
@@ -558,11 +589,14 @@ class SCAN(Encoder):
         -------
         Dataset
             ``mean``, ``variance`` (symbol, latent): posteriors of every symbol alone, on the
-            scale of the prior. ``specificity`` (symbol, latent): ``KL(q(z_y|y) || N(0, 1))`` in
-            nats, 0 where the symbol leaves a latent open. ``distance`` (label, latent):
+            scale of the prior. The coordinate ``part`` says whether an entry of ``latent`` is the
+            latent's level or its difference between conditions. ``specificity`` (symbol, latent):
+            ``KL(q(z_y|y) || N(0, 1))`` in nats, 0 where the symbol leaves a latent open.
+            ``distance`` (label, latent):
             ``|mu(a) - mu(b)| / sqrt((s^2(a) + s^2(b)) / 2)``, the largest over the label's pairs
             of values. ``latent_of`` (label): the latent of the largest distance among those that
-            the encoder keeps (KL above 0.01). ``kept`` (latent).
+            the encoder keeps (KL above 0.01), and ``best`` its place along ``latent``. ``kept``
+            (latent).
         """
         check_is_fitted(self, "symbols_")
         return self._concepts.interpret(np.asarray(self.encoder_.kept_))
@@ -590,7 +624,8 @@ class SCAN(Encoder):
         Dataset
             Beside ``codes``: ``denoised`` (trial, channel, time) in uV and ``probability``
             (trial, symbol). At the level "participant" a trial bears the probabilities of its
-            participant, and ``erp`` (participant, channel, time) is decoded from the mean code.
+            participant, and ``erp`` (participant, channel, time) is decoded from the mean code,
+            where conditions are contrasted from that of each: (participant, condition, ...).
             A recording that doesn't name its subjects is taken to be of one.
         """
         options = options or ScanOptions()
@@ -602,22 +637,40 @@ class SCAN(Encoder):
             np.full(len(mean), Path(path).name) if who is None else who, return_inverse=True
         )
         one = options.level == "participant"
-        values = self.read_codes(mean, variance, unit=unit if one else None, rule=options.rule)
+        what = self._conditions(X, None)
+        values = self.read_codes(
+            mean, variance, unit=unit if one else None, rule=options.rule, condition=what
+        )
         found = {
             "codes": self.wrap(mean, X),
             "probability": self._on_trials(values[unit] if one else values, X),
             "denoised": self._decoded(mean, "trial"),
         }
         if one:
-            averages = average(mean, variance, unit)[0].astype(np.float32)
-            erp = self._decoded(averages, "participant")
-            found["erp"] = erp.assign_coords(participant=names)
+            found["erp"] = self._mean_erp(mean, variance, unit, what).assign_coords(
+                participant=names
+            )
         attrs = {"kind": "codes", "encoder": self.name, "source": Path(path).name}
         return (
             xr.Dataset(found)
             .assign_coords(seen_trial=("trial", seen.trials), seen_subject=("trial", seen.subjects))
             .assign_attrs(attrs, level=options.level, rule=options.rule)
         )
+
+    def _mean_erp(
+        self, mean: Floats, variance: Floats, unit: NDArray[np.intp], condition: Column
+    ) -> xr.DataArray:
+        """Decode the mean code of every participant, or of each of its conditions."""
+        names = self.pooling_.conditions
+        if not names or condition is None:
+            codes = average(mean, variance, unit)[0]
+        else:
+            cell = unit * len(names) + np.searchsorted(names, condition)
+            codes, _, n = average(mean, variance, cell, (unit.max() + 1) * len(names))
+            codes = codes.reshape(-1, len(names), mean.shape[1])
+        erp = self._decoded(codes.astype(np.float32), "participant")
+        # A condition that a participant has no trials of has no ERP.
+        return erp if codes.ndim == 2 else erp.where(n.reshape(-1, len(names))[..., None, None] > 0)
 
     def state_dict_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the weights of the symbol networks and the scale of the codes."""
@@ -637,6 +690,7 @@ class SCAN(Encoder):
             Concepts.from_arrays(
                 arrays,
                 Symbols.from_dict(preprocessing["symbols"]),
+                preprocessing.get("conditions", ()),
                 n_hidden=self.n_hidden,
                 n_hidden_operator=self.n_hidden_operator if self.operators else None,
             )
@@ -648,6 +702,7 @@ class SCAN(Encoder):
             **super().contract(),
             "encoder_hash": self.encoder_hash_,
             "symbols": self.symbols_.to_dict(),
+            "conditions": list(self.pooling_.conditions),
             "history": self.history_,
             "operator_history": self.operator_history_,
         }
@@ -665,7 +720,7 @@ def encoder_hash(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def _column(X: Any, name: str, given: ArrayLike | None) -> NDArray[np.str_] | None:
+def _column(X: Any, name: str, given: ArrayLike | None) -> Column:
     if given is None and isinstance(X, xr.DataArray) and name in X.coords:
         given = X[name].values if X[name].dims == ("trial",) else None
     if given is None:

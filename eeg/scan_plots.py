@@ -120,6 +120,7 @@ def interpretation_blocks(found: Interpretation) -> list[Block]:
         {
             "label": r.label,
             "latent": r.best,
+            "of it": r.part,
             "named": "yes" if r.latent is not None else "no",
             "distance": r.distance,
             "specificity": r.specificity,
@@ -162,12 +163,12 @@ def recombined_blocks(found: Recombined, times: ArrayLike, channels: Sequence[st
             "simulator's factors do. Their scale is SCAN's own: a posterior lies between the "
             "classes' means.",
         ),
-        Table(rows, "Correlation of decoded and true difference waves, all channels and times."),
+        Table(rows, "Correlation of decoded and true waves; all conditions, channels, times."),
     ]
 
 
 def waves_figure(found: Recombined, times: ArrayLike, channels: Sequence[str]) -> MatplotlibFigure:
-    """Draw decoded and true difference waves: concepts in rows, the strongest channels in columns.
+    """Draw decoded and true waves: concepts in rows; strongest channels, by condition, in columns.
 
     Parameters
     ----------
@@ -176,16 +177,19 @@ def waves_figure(found: Recombined, times: ArrayLike, channels: Sequence[str]) -
         Seconds.
     channels : sequence of str
     """
-    power = np.sum([np.abs(truth).max(1) for _, truth in found.waves.values()], axis=0)
-    shown = np.sort(np.argsort(-power)[:MOST_CHANNELS])
+    n = len(found.conditions)
+    power = np.sum([np.abs(truth).max(2) for _, truth in found.waves.values()], axis=0)
+    strongest = np.sort(np.argsort(-power.max(0))[: max(1, MOST_CHANNELS // n)])
+    shown = [(k, channel) for channel in strongest for k in range(n)]
+    names = [f"{channels[channel]} {found.conditions[k]}".strip() for k, channel in shown]
     figure = new_figure(2.4 * len(shown) + 0.6, 1.7 * len(found.waves) + 0.4)
     grid = figure.subplots(len(found.waves), len(shown), squeeze=False, sharex=True, sharey="row")
     for panels, (title, waves) in zip(grid, found.waves.items(), strict=True):
-        for axes, channel in zip(panels, shown, strict=True):
-            for wave, colour, name in zip(waves, (COLOURS[1], "black"), ("SCAN", "truth"),
+        for axes, place, name in zip(panels, shown, names, strict=True):
+            for wave, colour, side in zip(waves, (COLOURS[1], "black"), ("SCAN", "truth"),
                                           strict=True):  # fmt: skip
-                axes.plot(np.asarray(times) * 1e3, wave[channel], color=colour, lw=1.2, label=name)
-            time_axes(axes, times, "µV", channels[channel])
-        panels[0].set_title(f"{title}\n{channels[shown[0]]}", fontsize=8, loc="left")
+                axes.plot(np.asarray(times) * 1e3, wave[place], color=colour, lw=1.2, label=side)
+            time_axes(axes, times, "µV", name)
+        panels[0].set_title(f"{title}\n{names[0]}", fontsize=8, loc="left")
     grid[0, 0].legend(fontsize=7, frameon=False)
     return figure

@@ -8,15 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
-from eeg.draw import COLOURS, SEQUENTIAL, new_figure, tidy, time_axes
+from eeg.draw import (
+    COLOURS,
+    SEQUENTIAL,
+    colour_bar,
+    head_map,
+    new_figure,
+    positions_of,
+    tidy,
+    time_axes,
+)
 from eeg.parts import subjects_of, usable_labels
 from eeg.scan_plots import interpretation_blocks
 from eeg.symbols import is_missing
+from eeg.views import view, views
 from neuro.errors import DataError, InputError
 from neuro.report import Block, Figure, Table, Text, Warning
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MatplotlibFigure
 
     from eeg.interpret import Interpretation
@@ -166,14 +178,24 @@ def map_figure(found: xr.Dataset) -> MatplotlibFigure:
     for axes, (name, rows, unit) in zip(panels, maps, strict=True):
         image = axes.imshow(found[name].values, aspect="auto", cmap=SEQUENTIAL, vmin=0)
         axes.set_yticks(range(len(rows)), rows)
-        axes.set_xticks(range(found.sizes["latent"]))
+        axes.set_xticks(range(found.sizes["latent"]), found["latent"].values)
+        _name_parts(axes, found)
         tidy(axes, "latent", "", name)
         for tick, kept in zip(axes.get_xticklabels(), found["kept"].values, strict=True):
             tick.set_color("black" if kept else "#bbbbbb")
         figure.colorbar(image, ax=axes, shrink=0.8).set_label(unit, fontsize=8)
-    for row, latent in enumerate(found["latent_of"].values):
+    for row, latent in enumerate(found["best"].values):
         panels[0].plot([latent], [row], "o", ms=11, mfc="none", mec=COLOURS[1], mew=1.8)
     return figure
+
+
+def _name_parts(axes: Axes, found: xr.Dataset) -> None:
+    """Part the latents' levels from their differences between conditions."""
+    names = found["part"].values
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    for start in starts[1:]:
+        axes.axvline(start - 0.5, color="white", lw=2)
+    axes.set_xlabel("latent: " + " | ".join(names[starts]) if len(starts) > 1 else "latent")
 
 
 def imagined_blocks(scan: SCAN, n: int = 64) -> list[Block]:
@@ -186,8 +208,10 @@ def imagined_blocks(scan: SCAN, n: int = 64) -> list[Block]:
         *(
             Figure(
                 imagined_figure(scan, label, n),
-                f"{label}: the ERP of each value, and its difference from the ERP decoded without "
-                "any label, at the sensor where the values differ most.",
+                f"{label}: the ERP of each value at the sensor where the values differ most (where "
+                "conditions are contrasted, of each condition, and the difference wave between "
+                "them); what turning the label from its first to its last value does there; and "
+                "its map when that is largest.",
             )
             for label in scan.symbols_.labels
         ),
@@ -198,21 +222,48 @@ def imagined_figure(scan: SCAN, label: str, n: int = 64) -> MatplotlibFigure:
     """Draw the imagined ERPs of one label at the sensor where its values differ most."""
     group = next(g for g in scan.symbols_.groups if g.label == label)
     found = {value: scan.imagine({label: value}, n=n) for value in group.values}
-    waves = np.stack([one["difference"].values for one in found.values()])
-    sensor = int(np.ptp(waves, axis=0).max(axis=1).argmax())
     one = next(iter(found.values()))
-    times, name = one["time"].values, str(one["channel"].values[sensor])
-    figure = new_figure(9, 2.8)
-    left, right = figure.subplots(1, 2)
-    time_axes(left, times, title=f"ERP at {name}")
-    time_axes(right, times, title="difference from no label")
-    for colour, (value, own) in zip(_shades(len(found)), found.items(), strict=True):
-        low, high = np.percentile(own["signal"].values[:, sensor], (10, 90), axis=0)
-        left.fill_between(times * 1e3, low, high, color=colour, alpha=0.15, lw=0)
-        left.plot(times * 1e3, own["erp"].values[sensor], color=colour, label=f"{label}={value}")
-        right.plot(times * 1e3, own["difference"].values[sensor], color=colour)
-    left.legend(fontsize=7, frameon=False)
+    seen = {name: [view(own["erp"], name) for own in found.values()] for name in views(scan)}
+    change = {name: (waves[-1] - waves[0]).values for name, waves in seen.items()}
+    largest = max(change, key=lambda name: np.abs(change[name]).max())
+    sensor, instant = np.unravel_index(np.abs(change[largest]).argmax(), change[largest].shape)
+    positions = positions_of(one["erp"])
+    n_columns = len(seen) + 1 + bool(positions)
+    figure = new_figure(3.0 * n_columns, 2.7)
+    panels = list(figure.subplots(1, n_columns))
+    times, channel = one["time"].values, str(one["channel"].values[sensor])
+    for axes, name in zip(panels, seen, strict=False):
+        time_axes(axes, times, title=f"{name} at {channel}".strip())
+        for colour, (value, own) in zip(_shades(len(found)), found.items(), strict=True):
+            samples = view(own["signal"], name).values[:, sensor]
+            axes.fill_between(
+                times * 1e3, *np.percentile(samples, (10, 90), axis=0), color=colour, alpha=0.15,
+                lw=0,
+            )  # fmt: skip
+            wave = view(own["erp"], name).values[sensor]
+            axes.plot(times * 1e3, wave, color=colour, label=f"{label}={value}")
+    panels[0].legend(fontsize=7, frameon=False)
+    turned = f"{group.values[-1]} minus {group.values[0]}"
+    _changes(panels[len(seen)], change, times, int(sensor), turned)
+    if positions:
+        wave = change[largest]
+        limit = float(np.abs(wave).max()) or 1.0
+        title = f"{turned}, {times[instant] * 1e3:.0f} ms\n{largest}".strip()
+        colour_bar(
+            figure, head_map(panels[-1], wave[:, instant], positions, limit, title), panels[-1]
+        )
     return figure
+
+
+def _changes(
+    axes: Axes, change: dict[str, NDArray[Any]], times: NDArray[Any], sensor: int, title: str
+) -> None:
+    """Draw what a label does to each view at one sensor."""
+    time_axes(axes, times, title=title)
+    for style, (name, wave) in zip(("-", "--", ":", "-."), change.items(), strict=False):
+        axes.plot(times * 1e3, wave[sensor], color="black", ls=style, lw=1.2, label=name)
+    if len(change) > 1:
+        axes.legend(fontsize=7, frameon=False)
 
 
 def moving_blocks(scan: SCAN, named: Interpretation) -> list[Block]:
@@ -224,10 +275,15 @@ def moving_blocks(scan: SCAN, named: Interpretation) -> list[Block]:
         if (latent := reading.latent) is not None:
             both = [names[latent]] if latent in names else []
             names[latent] = ", ".join([*both, reading.label])
+    blocks: list[Block] = []
     try:
-        return [*explorer_blocks(scan.encoder_, names), label_explorer(scan)]
+        blocks += explorer_blocks(scan.encoder_, names)
+        for name in views(scan):
+            blocks += [Text(f"Choose labels: {name}.")] if name else []
+            blocks.append(label_explorer(scan, view=name))
     except (InputError, DataError) as error:  # a figure is no reason to lose the fit
-        return [Warning(f"The latents can't be shown in motion: {error}")]
+        blocks.append(Warning(f"The latents can't be shown in motion: {error}"))
+    return blocks
 
 
 def label_blocks(data: xr.Dataset) -> list[Block]:

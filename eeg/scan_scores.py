@@ -177,12 +177,13 @@ def _side(scan: SCAN, data: xr.Dataset) -> dict[str, Any]:
     people, first, unit = np.unique(subjects_of(data), return_index=True, return_inverse=True)
     mean, variance = (np.asarray(a) for a in scan.encoder_.transform(signal, return_variance=True))
     windows = np.asarray(window_features(signal)).reshape(len(mean), -1)
+    names = data["condition"].values.astype(str) if "condition" in data.coords else None
     condition = np.zeros(len(mean), dtype=np.intp)
-    if "condition" in data.coords:
-        condition = np.unique(data["condition"].values, return_inverse=True)[1]
+    if names is not None:
+        condition = np.unique(names, return_inverse=True)[1]
     return {
         "data": data.isel(trial=first),
-        "scan": scan.read_codes(mean, variance, unit=unit),
+        "scan": scan.read_codes(mean, variance, unit=unit, condition=names),
         "beta_vae": _rows(mean[:, np.asarray(scan.encoder_.kept_)], unit, condition),
         "window": _rows(windows, unit, condition),
         "people": people,

@@ -81,6 +81,8 @@ class ScanParams(Params):
     """Labels to map; by default all labels of the trials."""
     within: list[str] = Field(default_factory=list)
     """Labels that vary inside a participant (a condition)."""
+    contrast: str | None = "condition"
+    """Coordinate whose differences inside participants may carry labels; null pools its values."""
     bins: int | dict[str, int | list[float]] = 3
     """Bins of continuous labels (at quantiles), or by label their number or inner edges."""
     beta_y: float = Field(1.0, ge=0)
@@ -111,7 +113,7 @@ class ScanParams(Params):
     """Seed of the start, of pairs, of sampling and of shuffles."""
 
 
-@stage("eeg-scan", version=1)
+@stage("eeg-scan", version=2)
 def scan(
     encoder: Encoder,
     epochs: Dataset,
@@ -233,7 +235,7 @@ class TestParams(Params):
     """Seed of the bootstrap."""
 
 
-@stage("eeg-scan-test", version=1)
+@stage("eeg-scan-test", version=2)
 def scan_test(
     train: Dataset, test: Dataset, scan: Encoder, params: TestParams, context: Context
 ) -> Table:
@@ -283,7 +285,7 @@ class ScanEvaluateParams(Params):
     """Seed of folds, shuffles and bootstrap."""
 
 
-@stage("eeg-scan-evaluate", version=1)
+@stage("eeg-scan-evaluate", version=2)
 def scan_evaluate(
     epochs: Dataset, encoder: Encoder, scan: Encoder, params: ScanEvaluateParams, context: Context
 ) -> Table:

@@ -143,14 +143,17 @@ class Recombined:
 
     Parameters
     ----------
-    waves : dict of str to (decoded, truth), each of shape (channel, time)
-        By what was asked for; uV.
+    waves : dict of str to (decoded, truth), each of shape (condition, channel, time)
+        By what was asked for; uV. Of one condition where SCAN pools them.
     r : dict of str to float
-        Correlation over channels and times.
+        Correlation over conditions, channels and times.
+    conditions : tuple of str
+        ("",) where there are none.
     """
 
     waves: dict[str, tuple[NDArray[Any], NDArray[Any]]]
     r: dict[str, float]
+    conditions: tuple[str, ...] = ("",)
 
     @property
     def and_r(self) -> float:
@@ -210,30 +213,36 @@ def recombined(
         ),
     }
     parts = COMPONENTS if components is None else components
-    plain = _expected(data, {}, parts)
+    apart = bool(scan.pooling_.conditions)
+    plain = _expected(data, {}, parts, apart)
     waves = {}
     for title, (concept, names) in asked.items():
         shifts: dict[str, float] = {}
         for name in names:
             factor = str(labels[name].factor)
             shifts[factor] = shifts.get(factor, 0.0) + labels[name].effect / 2
-        truth = _expected(data, shifts, parts) - plain
-        waves[title] = (np.asarray(concept["difference"]), truth)
+        truth = _expected(data, shifts, parts, apart) - plain
+        decoded = np.asarray(concept["difference"])
+        waves[title] = (decoded.reshape(truth.shape), truth)
     r = {title: float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for title, (a, b) in waves.items()}
-    return Recombined(waves, r)
+    return Recombined(waves, r, scan.pooling_.conditions or ("",))
 
 
 def _expected(
-    data: xr.Dataset, factors: Mapping[str, float], components: Sequence[Component]
+    data: xr.Dataset, factors: Mapping[str, float], components: Sequence[Component], apart: bool
 ) -> NDArray[Any]:
-    """Return the true ERP (channel, time): the conditions' mean, or stacked where the data are."""
+    """Return the true ERP (condition, channel, time), of one condition unless `apart`.
+
+    It is the conditions' mean, or stacked along the channels where the data are.
+    """
     import xarray as xr
 
     from eeg.simulate import expected_erp
 
     stacked = [str(name) for name in data.attrs.get("stacked", ())]
     if not stacked:
-        return expected_erp(data, factors, components).mean("condition").values
+        every = expected_erp(data, factors, components).sortby("condition").values
+        return every if apart else every.mean(0, keepdims=True)
     names = [str(name) for name in data["channel"].values[: data.sizes["channel"] // len(stacked)]]
     coords = {
         "channel": [name.removesuffix(f" {stacked[0]}") for name in names],
@@ -241,7 +250,7 @@ def _expected(
         "time": data["time"].values,
     }
     erp = expected_erp(xr.Dataset(coords=coords, attrs=data.attrs), factors, components)
-    return erp.values.reshape(-1, data.sizes["time"])
+    return erp.values.reshape(1, -1, data.sizes["time"])
 
 
 def _title(labels: Mapping[str, Any]) -> str:

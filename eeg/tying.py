@@ -11,7 +11,8 @@ from sklearn.utils import check_random_state
 
 from eeg.concepts import Concepts
 from eeg.labels import refuse_contradictions
-from eeg.pairs import Pairs, Pooling, Recombinations, balanced_weights
+from eeg.pairs import Pairs, Recombinations, balanced_weights
+from eeg.pooling import Pooling
 from eeg.recombine import train_recombinator
 from eeg.symbols import Symbols
 from neuro.errors import DataError, InputError
@@ -34,6 +35,7 @@ def tie(
     variance: NDArray[np.float32],
     table: pd.DataFrame,
     subject: Subjects,
+    condition: Subjects,
     scratch: str | Path | None,
     progress: Any,
 ) -> tuple[Concepts, History, History]:
@@ -47,7 +49,7 @@ def tie(
         The encoder's posteriors.
     table : DataFrame
         Labels, a row per trial.
-    subject : ndarray of str, shape (trial,), optional
+    subject, condition : ndarray of str, shape (trial,), optional
     scratch, progress
         As in `SCAN.fit`.
 
@@ -61,12 +63,13 @@ def tie(
     symbols = Symbols.learn(_columns(table, subject, rows, scan.within), scan.bins)
     codes = symbols.codes(table.iloc[rows])
     weight = balanced_weights(codes) if scan.balance else np.ones(len(codes))
+    kept = np.asarray(scan.encoder_.kept_)
     pooling = (
         Pooling.identity(mean.shape[1])
         if scan.level == "trial"
-        else Pooling.learn(mean, variance, unit, weight, scan.encoder_.kept_)
+        else Pooling.learn(mean, variance, unit, weight, kept, condition)
     )
-    pooled = pooling.pool(mean, variance, unit)
+    pooled = pooling.pool(mean, variance, unit, condition)
     start, order, noise, operator = _seeds(scan.random_state, 4)
     source: dict[str, Any] = {
         "drop": scan.drop, "batch_size": scan.batch_size, "device": scan.device, "seed": order,
@@ -75,7 +78,7 @@ def tie(
         "max_epochs": scan.max_epochs, "device": scan.device, "progress": progress,
     }  # fmt: skip
     objective = SCANObjective(
-        SymbolNetwork(len(symbols), mean.shape[1], scan.n_hidden, start),
+        SymbolNetwork(len(symbols), len(pooling.mean), scan.n_hidden, start),
         beta_y=scan.beta_y,
         lam=scan.lam,
         learning_rate=scan.learning_rate,

@@ -19,6 +19,7 @@ from eeg.grid import MAX_CHARACTERS, flat_positions, quantise, spread
 from eeg.interactive import MAX_STATES, explorer_blocks, label_explorer, latent_explorer
 from eeg.scan import SCAN
 from eeg.simulate import simulate_cohort
+from eeg.views import view
 from neuro.data import as_signal
 from neuro.errors import DataError, InputError
 from neuro.report import Html, Warning
@@ -194,15 +195,17 @@ def test_the_frame_grows_with_its_sliders() -> None:
 # -- labels ------------------------------------------------------------------------------------
 
 
-def test_every_set_of_labels_is_what_scan_imagines(scan: SCAN) -> None:
-    data = payload(label_explorer(scan, n_samples=20, random_state=3).html)
+@pytest.mark.parametrize("name", [None, "pleasant", "pleasant - neutral"])
+def test_every_set_of_labels_is_what_scan_imagines(scan: SCAN, name: str | None) -> None:
+    data = payload(label_explorer(scan, n_samples=20, random_state=3, view=name).html)
     assert len(data["states"]) == 9
     assert data["states"][""] == data["reference"] == 0
     values = [group["values"] for group in data["groups"]]
     found = scan.imagine({"depressed": values[0][1], "old": values[1][0]}, 20, random_state=3)
     curve, low, high = signals(data)[:, data["states"]["0:1,1:0"]].transpose(1, 0, 2)
-    assert np.allclose(curve, found["erp"], atol=0.01)
-    assert np.allclose([low, high], np.percentile(found["signal"], (10, 90), axis=0), atol=0.01)
+    erp, samples = (view(found[part], name or "neutral") for part in ("erp", "signal"))
+    assert np.allclose(curve, erp, atol=0.01)
+    assert np.allclose([low, high], np.percentile(samples, (10, 90), axis=0), atol=0.01)
     assert (low <= high).all()
 
 

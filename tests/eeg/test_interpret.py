@@ -114,7 +114,7 @@ def test_stability_with_itself_is_one(cohort, encoders):
 def test_codes_of_participants_need_subjects_and_one_value_of_a_label(cohort, scan):
     signal = as_signal(cohort)
     codes, values = participant_codes(scan, signal)
-    assert codes.shape == (40, 5)
+    assert codes.shape == (40, 10)  # level and difference of five latents
     assert values.shape == (40, 3)
     with pytest.raises(InputError, match="participants"):
         participant_codes(scan, signal.drop_vars("subject"))
@@ -172,7 +172,7 @@ def test_the_truth_of_stacked_conditions_is_stacked(cohort):
     from eeg.truth import _expected
 
     stacked = stack_conditions(cohort)
-    erp = _expected(stacked, {"lpp_amplitude": 1.0}, COMPONENTS)
+    erp = _expected(stacked, {"lpp_amplitude": 1.0}, COMPONENTS, apart=False)[0]
     plain = expected_erp(cohort, {"lpp_amplitude": 1.0})
     for number, name in enumerate(("neutral", "pleasant")):
         assert_allclose(erp[3 * number : 3 * number + 3], plain.sel(condition=name))

@@ -12,10 +12,12 @@ from sklearn.base import clone
 
 import neuro
 from eeg.beta_vae import BetaVAE
-from eeg.pairs import Pairs, Pooling, Recombinations, average, balanced_weights
+from eeg.pairs import Pairs, Recombinations, balanced_weights
+from eeg.pooling import Pooling, average
 from eeg.scan import SCAN, ScanOptions, encoder_hash
 from eeg.simulate import Label, simulate_cohort
 from eeg.symbols import MISSING, Symbols
+from eeg.views import view, views
 from neuro.data import save_dataset
 from neuro.errors import ContractError, DataError, InputError
 
@@ -128,7 +130,7 @@ def test_samples_vary_in_what_the_label_leaves_open(scan):
     np.testing.assert_allclose(codes.var(0), found.variance, rtol=0.15)
     fixed = int(scan.interpret().latent_of.sel(label="depressed"))
     assert found.variance[fixed] < 0.75
-    assert float(found.variance.drop_isel(latent=fixed).mean()) > 0.8
+    assert float(found.variance.drop_isel(code=fixed).mean()) > 0.8
     again = scan.imagine({"depressed": "yes"}, n=4000)
     xr.testing.assert_identical(found, again)
 
@@ -429,6 +431,110 @@ def test_one_trial_each_keeps_the_posterior_of_the_encoder():
     np.testing.assert_allclose(center * pooling.scale + pooling.mean, mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(spread * pooling.scale**2, variance, rtol=1e-4)
     np.testing.assert_allclose(center.var(0) + spread.mean(0), 1, rtol=1e-4)
+
+
+def planted(n_people=200, n_trials=8, seed=0):
+    """Codes of two latents in two conditions: level and difference of each person are known."""
+    rng = np.random.default_rng(seed)
+    level, change = rng.normal(size=(2, n_people, 2)) * [[[1.0]], [[0.5]]]
+    unit = np.repeat(np.arange(n_people), 2 * n_trials)
+    condition = np.tile(np.repeat(["a", "b"], n_trials), n_people)
+    sign = np.where(condition == "b", 0.5, -0.5)[:, None]
+    mean = level[unit] + sign * (change[unit] + 2.0) + 0.3 * rng.normal(size=(len(unit), 2))
+    return mean, np.full_like(mean, 0.1), unit, condition, level, change
+
+
+def test_differences_between_conditions_are_parts_of_the_code():
+    mean, variance, unit, condition, level, change = planted()
+    weight, kept = np.ones(200), np.ones(2, bool)
+    pooling = Pooling.learn(mean, variance, unit, weight, kept, condition)
+    assert pooling.conditions == ("a", "b")
+    assert pooling.parts == ["level", "b - a"]
+    assert pooling.n_latents == 2
+    center, spread = pooling.pool(mean, variance, unit, condition)
+    np.testing.assert_allclose(center.var(0) + spread.mean(0), 1, atol=0.05)
+    for column, truth in zip(center.T, [*level.T, *change.T], strict=True):
+        assert r(column, truth) > 0.95
+    # Back to codes: what the trials of each condition average to.
+    back = pooling.to_latents(center)
+    assert back.shape == (200, 2, 2)
+    own = average(mean, variance, unit * 2 + (condition == "b"))[0].reshape(200, 2, 2)
+    assert r(back, own) > 0.99
+    with pytest.raises(ContractError, match="condition c; SCAN was fitted on a, b"):
+        pooling.pool(mean[:1], variance[:1], unit[:1], ["c"])
+
+
+def test_a_difference_without_trials_is_the_prior():
+    mean, variance, unit, condition, level, _ = planted()
+    pooling = Pooling.learn(mean, variance, unit, np.ones(200), np.ones(2, bool), condition)
+    own = condition == "b"
+    center, spread = pooling.pool(mean[own], variance[own], unit[own], condition[own])
+    np.testing.assert_array_equal(center[:, 2:], 0)
+    np.testing.assert_array_equal(spread[:, 2:], 1)
+    # What the condition adds is not taken for the person's level.
+    np.testing.assert_allclose(center[:, :2].mean(0), 0, atol=0.15)
+    assert r(center[:, 0], level[:, 0]) > 0.9
+    nobody_knows = pooling.pool(mean, variance, unit)
+    np.testing.assert_array_equal(nobody_knows[0][:, 2:], 0)
+    assert r(nobody_knows[0][:, 1], level[:, 1]) > 0.95
+
+
+def test_one_condition_has_no_difference():
+    mean, variance, unit, condition, *_ = planted()
+    own = condition == "a"
+    alone = Pooling.learn(
+        mean[own], variance[own], unit[own], np.ones(200), np.ones(2, bool), condition[own]
+    )
+    assert alone.conditions == ()
+    assert alone.to_latents(np.zeros((1, 2))).shape == (1, 2)
+
+
+@pytest.fixture(scope="module")
+def contrasted() -> tuple[SCAN, xr.Dataset]:
+    """SCAN of two conditions whose difference carries a label."""
+    data = simulate_cohort(
+        160, 8, channels=("Fz", "Cz", "Pz"), sfreq=64.0, noise=3.0, alpha=1.0, seed=3,
+        labels={"depressed": Label("lpp_gain", -3.0), "old": LABELS["old"]},
+    )  # fmt: skip
+    encoder = BetaVAE(
+        n_latents=5, train_on="erp", beta=2.0, network="mlp", n_hidden=32, max_epochs=12,
+        learning_rate=2e-3, device="cpu",
+    ).fit(data)  # fmt: skip
+    return SCAN(encoder, max_epochs=15, operators=False).fit(data, ["depressed", "old"]), data
+
+
+def test_a_label_on_the_difference_is_found_there(contrasted):
+    scan, data = contrasted
+    assert scan.pooling_.conditions == ("neutral", "pleasant")
+    found = scan.interpret()
+    assert found.part.values[int(found.best.sel(label="depressed"))] == "pleasant - neutral"
+    concept = scan.imagine({"depressed": "yes"}, n=3)
+    assert concept.signal.dims == ("sample", "condition", "channel", "time")
+    assert concept.codes.dims == ("sample", "condition", "latent")
+    for shown in views(scan):
+        assert view(concept.signal, shown).dims == ("sample", "channel", "time")
+    lpp = view(concept.difference, "pleasant - neutral").sel(channel="Pz")
+    late = lpp.sel(time=slice(0.5, 0.7)).mean()
+    assert abs(float(late)) > 2 * abs(float(lpp.sel(time=slice(None, 0.1)).mean()))
+    pooled = SCAN(scan.encoder_, max_epochs=2, operators=False, contrast=None)
+    assert pooled.fit(data, ["old"]).imagine(n=1).erp.dims == ("channel", "time")
+    with pytest.raises(InputError, match="no 'angry' to look at"):
+        view(concept.erp, "angry")
+
+
+def test_contrasts_are_stored_and_new_conditions_refused(contrasted, registered, tmp_path):
+    scan, data = contrasted
+    scan.save(tmp_path / "scan")
+    again = neuro.load(tmp_path / "scan")
+    expected = scan.predict_proba(data.signal, level="participant")
+    xr.testing.assert_allclose(again.predict_proba(data.signal, level="participant"), expected)
+    single = scan.predict_proba(data.signal)
+    assert single.sizes["trial"] == data.sizes["trial"]
+    renamed = data.signal.assign_coords(condition=("trial", np.full(data.sizes["trial"], "odd")))
+    with pytest.raises(ContractError, match="condition odd"):
+        scan.predict_proba(renamed)
+    unknown = scan.predict_proba(data.signal.drop_vars("condition"), level="participant")
+    assert r(unknown.sel(symbol="old=yes"), expected.sel(symbol="old=yes")) > 0.9
 
 
 def test_classes_are_balanced_by_drawing():

@@ -156,7 +156,9 @@ def test_new_files_decode_to_probabilities_and_denoised_erps(run: Path, tmp_path
     assert np.allclose(rows[columns].sum(axis=1), 1, atol=1e-6)
     assert rows[columns].nunique().max() == 1, "one probability for the participant"
     found = open_dataset(out / f"{names[0]}_epo.zarr")
-    assert found["erp"].dims == ("participant", "channel", "time")
+    assert found["erp"].dims == ("participant", "condition", "channel", "time")
+    assert found["condition"].values.tolist() != []
+    assert np.isfinite(found["erp"]).all()
     assert found["denoised"].dims == ("trial", "channel", "time")
     assert not found["seen_subject"].values.any()
 
