@@ -85,12 +85,15 @@ class Selection:
         The version that decided.
     notes : list of str
         What a reader must know before trusting the choice.
+    floor : float
+        Share of the variance that a model had to explain to be chosen.
     """
 
     candidates: list[Candidate]
     chosen: int
     method: Method
     notes: list[str]
+    floor: float
 
     @property
     def best(self) -> Candidate:
@@ -108,6 +111,7 @@ def select(
     *,
     settings: Sequence[Mapping[str, Any]] | None = None,
     method: Method = "lasso",
+    least_explained: float = 0.9,
     n_points: int = 1000,
     random_state: int = 0,
     progress: Callable[..., Any] | None = None,
@@ -125,6 +129,9 @@ def select(
         parameters of the encoders.
     method : {"lasso", "spearman"}
         The version that decides.
+    least_explained : float
+        A model is chosen only if it explains this share of the variance that the best one of the
+        sweep explains: the few latents that a large beta leaves agree easily, and say little.
     n_points : int
         Trials that the encoders are compared on, drawn at random. Encoders trained on ERPs are
         compared on ERPs: single trials are new to them, and noise would pass for information.
@@ -161,8 +168,17 @@ def select(
     ]
     for group in groups:
         _compare([candidates[i] for i in group])
-    chosen = max(range(len(candidates)), key=lambda i: _merit(candidates[i], method))
-    return Selection(candidates, chosen, method, _notes(candidates, groups, chosen, method))
+    most = max(c.reconstruction for c in candidates)
+    floor = min(most, least_explained * most)
+    fit = [i for i, c in enumerate(candidates) if c.reconstruction >= floor and c.udr]
+    chosen = max(fit or range(len(candidates)), key=lambda i: _merit(candidates[i], method))
+    notes = _notes(candidates, groups, chosen, method)
+    if not fit:
+        notes.append(
+            f"no model with a ranking explains {least_explained:g} of what the best one does: the "
+            "choice is by the ranking alone; train more seeds of the smaller betas"
+        )
+    return Selection(candidates, chosen, method, notes, floor)
 
 
 def record(context: Context, selection: Selection) -> None:

@@ -147,6 +147,7 @@ def simulate_cohort(
     tmax: float = 0.8,
     components: Sequence[Component] = COMPONENTS,
     labels: Mapping[str, Label] | None = None,
+    amplitude_sd: float = AMPLITUDE_SD,
     noise: float = 8.0,
     exponent: float = 1.0,
     alpha: float = 3.0,
@@ -172,6 +173,10 @@ def simulate_cohort(
         The event-related potential.
     labels : mapping of str to Label, optional
         Subject-level labels; by default `LABELS`.
+    amplitude_sd : float
+        Between subjects, of the log amplitude of every component: what one unit of the amplitude
+        factors does. Where amplitudes vary as much as latencies, several mixtures of the factors
+        explain the same variance, and no method can tell the factors from their mixtures.
     noise : float
         Standard deviation of the 1/f noise, uV.
     exponent : float
@@ -214,7 +219,7 @@ def simulate_cohort(
     classes, factors = _draw_subjects(
         n_subjects, factor_names(components), labels, np.random.default_rng(cohort_seed)
     )
-    scene = _Scene.build(channels, components, conditions, sfreq, tmin, tmax)
+    scene = _Scene.build(channels, components, conditions, sfreq, tmin, tmax, amplitude_sd)
     signal = np.empty((n_subjects, len(conditions) * n_trials, *scene.shape), dtype=np.float32)
     erps = np.empty((n_subjects, len(conditions), *scene.shape), dtype=np.float32)
     order = np.empty(signal.shape[:2], dtype=int)
@@ -236,6 +241,7 @@ def simulate_cohort(
             signal[s] += scene.blinks(len(order[s]), blinks, rng)
     table = _missing(classes, missing, np.random.default_rng([seed, 1]))
     settings = {
+        "amplitude_sd": amplitude_sd,
         "noise": noise,
         "exponent": exponent,
         "alpha": alpha,
@@ -319,9 +325,11 @@ def expected_erp(
     conditions = list(dict.fromkeys(data["condition"].values.astype(str).tolist()))
     times = data["time"].values
     sfreq = float(data.attrs["sfreq"])
+    settings = json.loads(data.attrs.get("simulated", "{}"))
     scene = _Scene.build(
-        channels, components, conditions, sfreq, times[0], times[0] + len(times) / sfreq
-    )
+        channels, components, conditions, sfreq, times[0], times[0] + len(times) / sfreq,
+        settings.get("amplitude_sd", AMPLITUDE_SD),
+    )  # fmt: skip
     return xr.DataArray(
         scene.erps({name: factors.get(name, 0.0) for name in names}),
         dims=("condition", "channel", "time"),
@@ -394,6 +402,7 @@ class _Scene:
     times: NDArray[np.float64]
     sfreq: float
     conditions: tuple[str, ...]
+    amplitude_sd: float
 
     @classmethod
     def build(
@@ -404,6 +413,7 @@ class _Scene:
         sfreq: float,
         tmin: float,
         tmax: float,
+        amplitude_sd: float,
     ) -> _Scene:
         known = positions_1005()
         unknown = [name for name in channels if name not in known]
@@ -427,6 +437,7 @@ class _Scene:
             np.arange(round(tmin * sfreq), round(tmax * sfreq)) / sfreq,
             sfreq,
             tuple(conditions),
+            amplitude_sd,
         )
 
     @property
@@ -437,7 +448,7 @@ class _Scene:
         """Return amplitudes (condition, component) in uV and latencies (component,) in s."""
         amplitude = np.array(
             [
-                c.amplitude * math.exp(AMPLITUDE_SD * factors[f"{c.name}_amplitude"])
+                c.amplitude * math.exp(self.amplitude_sd * factors[f"{c.name}_amplitude"])
                 for c in self.components
             ]
         ) * math.exp(0.15 * factors["gain"])

@@ -32,6 +32,8 @@ class Cohort(BaseModel):
     """Start of a trial."""
     tmax: Seconds = 0.8
     """End of a trial, not included."""
+    amplitude_sd: float = Field(0.4, ge=0)
+    """Between subjects, of the log amplitude of every component."""
     noise: float = Field(8.0, ge=0)
     """Standard deviation of the 1/f noise (uV)."""
     alpha: float = Field(3.0, ge=0)
@@ -305,13 +307,15 @@ class SelectParams(Params):
 
     method: Literal["lasso", "spearman"] = "lasso"
     """Version of the ranking that decides; both are reported."""
+    least_explained: float = Field(0.9, ge=0, le=1)
+    """Share of the best model's explained variance that a model must reach to be chosen."""
     n_points: int = Field(1000, ge=10)
     """Trials on which the models are compared."""
     seed: int = 0
     """Seed of the draw of those trials."""
 
 
-@stage("eeg-select", version=1)
+@stage("eeg-select", version=2)
 def select(
     members: list[Encoder], epochs: Dataset, params: SelectParams, context: Context
 ) -> Encoder:
@@ -328,6 +332,7 @@ def select(
         epochs,
         settings=context.members["members"],
         method=params.method,
+        least_explained=params.least_explained,
         n_points=params.n_points,
         random_state=params.seed,
         progress=context.progress,

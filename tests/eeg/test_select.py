@@ -99,6 +99,16 @@ def test_the_models_that_agree_are_chosen(signal: xr.DataArray, method: Any) -> 
     assert found.candidates[6].reconstruction < 0.01
 
 
+def test_models_that_explain_little_are_not_chosen(signal: xr.DataArray) -> None:
+    models, settings = sweep()
+    for model in models[3:6]:
+        model.carries = 0.5  # agrees best, but reconstructs half of the signal
+    found = select(models, signal, settings=settings, least_explained=0.9)
+    assert found.best.setting == {"beta": 1}
+    assert found.floor == pytest.approx(0.9)
+    assert select(models, signal, settings=settings, least_explained=0.5).best.setting["beta"] == 4
+
+
 def test_settings_come_from_the_encoders_where_not_given(signal: xr.DataArray) -> None:
     models, _ = sweep()
     found = select(models[3:], signal)
