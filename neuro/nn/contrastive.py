@@ -98,7 +98,7 @@ def cross_entropy(similarity: Tensor, targets: Tensor) -> Tensor:
     return (rows + columns) / 2
 
 
-def info_nce(x: Tensor, target: Tensor, temperature: float) -> Tensor:
+def info_nce(x: Tensor, target: Tensor, temperature: float, group: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE (van den Oord et al. 2018, eq. 4, in both directions).
 
     Parameters
@@ -106,6 +106,8 @@ def info_nce(x: Tensor, target: Tensor, temperature: float) -> Tensor:
     x, target : Tensor, shape (batch, ...)
         Row i of one belongs to row i of the other.
     temperature : float
+    group : Tensor, shape (batch,), optional
+        See `share_mass`.
 
     Returns
     -------
@@ -118,7 +120,8 @@ def info_nce(x: Tensor, target: Tensor, temperature: float) -> Tensor:
     0.7437
     """
     similarity = _similarity(x, target, temperature)
-    return cross_entropy(similarity, torch.eye(len(x), dtype=similarity.dtype, device=x.device))
+    targets = torch.eye(len(x), dtype=similarity.dtype, device=x.device)
+    return cross_entropy(similarity, targets if group is None else share_mass(targets, group))
 
 
 def mixco_targets(mix: Mix) -> Tensor:
@@ -141,8 +144,37 @@ def mixco_targets(mix: Mix) -> Tensor:
     return targets.scatter_add(1, mix.partner[:, None], (1 - mix.weight)[:, None])
 
 
+def share_mass(targets: Tensor, group: Tensor) -> Tensor:
+    """Spread each target over the rows that show the same stimulus (our addition).
+
+    Where repeats of a stimulus meet in a batch they are no wrong candidates for one another.
+
+    Parameters
+    ----------
+    targets : Tensor, shape (row, column)
+    group : Tensor, shape (column,)
+        The stimulus of every row.
+
+    Returns
+    -------
+    Tensor, shape (row, column)
+        Rows keep their sums; the same as `targets` where every stimulus is there once.
+
+    Examples
+    --------
+    >>> share_mass(torch.eye(3), torch.tensor([7, 8, 7])).tolist()
+    [[0.5, 0.0, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]
+    """
+    same = (group[:, None] == group).to(targets.dtype)
+    return targets @ (same / same.sum(1, keepdim=True))
+
+
 def bimixco(
-    x: Tensor, target: Tensor, mix: Mix, temperature: float = BIMIXCO_TEMPERATURE
+    x: Tensor,
+    target: Tensor,
+    mix: Mix,
+    temperature: float = BIMIXCO_TEMPERATURE,
+    group: Tensor | None = None,
 ) -> Tensor:
     """Bidirectional MixCo (Scotti et al. 2023, eq. 1).
 
@@ -155,6 +187,8 @@ def bimixco(
     mix : Mix
     temperature : float
         0.006 in the paper's code.
+    group : Tensor, shape (batch,), optional
+        See `share_mass`.
 
     Returns
     -------
@@ -162,7 +196,8 @@ def bimixco(
         `info_nce` where every weight is 1.
     """
     similarity = _similarity(x, target, temperature)
-    return cross_entropy(similarity, mixco_targets(mix).to(similarity.dtype))
+    targets = mixco_targets(mix).to(similarity.dtype)
+    return cross_entropy(similarity, targets if group is None else share_mass(targets, group))
 
 
 def softclip(x: Tensor, target: Tensor, temperature: float) -> Tensor:
