@@ -29,7 +29,6 @@ from neuro.sources import Together
 
 Ints = NDArray[np.int64]
 
-KF = 1.0
 _VALIDATION_ROWS = 1024  # of a subject in one batch
 _RESIDENT_SHARE = 0.5  # of the free GPU memory, for targets
 
@@ -40,9 +39,9 @@ class Recipe:
 
     Attributes
     ----------
-    max_epochs, prior_max_epochs, batch_size : int
+    max_epochs, batch_size, prior_max_epochs : int
     weights : Weights
-    prior_learning_rate : float
+    prior_batch_size, prior_learning_rate
         Where the prior is trained after the backbone.
     rise : float
         Epochs in which the learning rate rises.
@@ -57,6 +56,7 @@ class Recipe:
     batch_size: int
     weights: Weights
     prior_max_epochs: int = 0
+    prior_batch_size: int = 100
     prior_learning_rate: float = 1e-3
     rise: float = 2.0
     staged: bool = False
@@ -320,7 +320,7 @@ def _start(
     if not recipe_of(estimator).warm_start or sizes.first != "linear":
         return
     if start is None:
-        k = int(min(KF * sizes.n_hidden, sizes.rank or sizes.n_hidden))
+        k = min(sizes.n_hidden, sizes.rank or sizes.n_hidden)
         flat = data.targets[data.trained].reshape(len(data.trained), -1)
         found = components(flat, k, seed)
         # Codes of unit variance are what normalisations and the optimiser's steps expect.
@@ -431,14 +431,14 @@ class _Run:
             self.model.network, prior, self.model.scale, kept, *self.banks, weights, stage
         )
         objective.rise = min(0.5, self.recipe.rise / max(max_epochs, 1))
-        validation = self._sources(self.data.held, False)
+        validation = self._sources(self.data.held, stage, False)
         before = None
         if validation is not None and stage == "brain" and self.model.start is not None:
             before = self._selection(objective, validation)
             first = {k: v.clone() for k, v in objective.state_dict().items()}
         result = train(
             objective,
-            self._sources(self.data.train, True),
+            self._sources(self.data.train, stage, True),
             max_epochs=max_epochs,
             seed=self.seeds[2 if stage != "prior" else 3],
             validation=validation,
@@ -458,12 +458,13 @@ class _Run:
             best = 0
         return history, best
 
-    def _sources(self, parts: list[Ints], training: bool) -> Any:
+    def _sources(self, parts: list[Ints], stage: str, training: bool) -> Any:
         """Return one source per subject with equal shares; None where there is nothing."""
         if not all(len(part) for part in parts):
             return None
         sources = {}
-        share = max(2, self.recipe.batch_size // len(parts))
+        whole = self.recipe.prior_batch_size if stage == "prior" else self.recipe.batch_size
+        share = max(2, whole // len(parts))
         for number, part in enumerate(parts):
             arrays = {"x": self.data.values[number], "row": self.data.rows[number]}
             size = min(share, len(part)) if training else min(_VALIDATION_ROWS, len(part))

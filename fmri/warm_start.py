@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 ALPHAS = tuple(10.0**power for power in np.arange(-1, 7.5, 0.5))
+FACTOR = 10.0  # a stronger penalty than the best for the squared error, see `ridge`
 _MANY = 2500  # trials above which one held-out part, not five, chooses the penalty
 
 
@@ -72,13 +73,16 @@ def ridge(X: Floats, Y: Floats, groups: NDArray[np.int64], seed: int = 0) -> tup
     -------
     weights : ndarray of float32, shape (voxel, k)
     alpha : float
-        The penalty, of `ALPHAS`.
+        Ten times the best of `ALPHAS`. On simulated betas a network that starts from a map
+        shrunk like that ends with better retrieval in both directions: contrastive training
+        sharpens what is too smooth, but doesn't smooth what is too sharp.
     """
     folds = _folds(groups, seed)
     errors = np.zeros(len(ALPHAS))
     for held in folds:
         errors += _errors(X[~held], Y[~held], X[held], Y[held])
     alpha = ALPHAS[int(errors.argmin())]
+    alpha = float(FACTOR * alpha)
     return _solve(X, Y, [alpha])[0].astype(np.float32), alpha
 
 

@@ -67,7 +67,7 @@ PRESETS: dict[str, BrainSizes] = {
     "mindeye1": BrainSizes(4096, first="mlp", block="post"),
     "mindeye2": BrainSizes(4096),
     "small": BrainSizes(
-        384,
+        256,
         n_blocks=2,
         input_dropout=0.3,
         block_dropout=0.3,

@@ -39,6 +39,8 @@ class PriorSizes:
     condition_dropout : float
         Share of training rows whose brain tokens, and of those whose image tokens, are replaced
         by learned null tokens.
+    skip : bool
+        Predict the difference from the brain's tokens, from 0 on (ours, for few trials).
     """
 
     n_width: int | None = None
@@ -46,12 +48,13 @@ class PriorSizes:
     n_heads: int = 12
     dropout: float = 0.0
     condition_dropout: float = 0.2
+    skip: bool = False
 
 
 PRIORS: dict[str, PriorSizes] = {
     "mindeye1": PriorSizes(),
     "mindeye2": PriorSizes(n_heads=32),
-    "small": PriorSizes(n_width=64, depth=2, n_heads=4, dropout=0.1),
+    "small": PriorSizes(n_width=64, depth=2, n_heads=4, dropout=0.1, skip=True),
 }
 
 
@@ -87,6 +90,8 @@ class PriorNetwork(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, n_features, bias=False)
+        if sizes.skip:
+            nn.init.zeros_(self.out.weight)
 
     def forward(
         self,
@@ -111,13 +116,16 @@ class PriorNetwork(nn.Module):
         -------
         Tensor, shape (batch, token, feature)
         """
+        start = brain if self.sizes.skip else torch.zeros((), device=brain.device)
+        if keep_brain is not None:
+            start = start * keep_brain[:, None, None]
         brain = _kept(self.brain_in(brain), self.null_brain, keep_brain)
         image = _kept(self.image_in(noisy), self.null_image, keep_image)
         moment = self.time(time_embedding(time, self.width).to(brain.dtype))[:, None]
         x = torch.cat([brain, moment, image], 1) + self.position
         for layer in self.layers:
             x = layer(x)
-        return self.out(self.norm(x[:, -self.n_tokens :]))
+        return start + self.out(self.norm(x[:, -self.n_tokens :]))
 
     def guided(self, noisy: Tensor, time: Tensor, brain: Tensor, scale: float = 1.0) -> Tensor:
         """Predict with guidance, ``null + scale (conditional - null)``.
