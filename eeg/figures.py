@@ -12,20 +12,8 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from eeg.draw import (
-    COLOURS,
-    GREY,
-    SEQUENTIAL,
-    Floats,
-    colour_bar,
-    colours_of,
-    head_map,
-    interval,
-    new_figure,
-    peaks,
-    tidy,
-    time_axes,
-)
+from eeg.draw import Floats, colour_bar, colours_of, head_map, interval, peaks, time_axes
+from neuro.draw import COLOURS, GREY, SEQUENTIAL, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

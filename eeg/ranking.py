@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eeg.draw import COLOURS, GREY, new_figure, tidy
 from eeg.select import COUNTS, Candidate, Selection, described
+from neuro.draw import COLOURS, GREY, new_figure, tidy
 from neuro.metrics.latents import KL_KEPT
 from neuro.metrics.udr import METHODS
 from neuro.report import Block, Figure, Table, Text, Warning

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from eeg.draw import COLOURS, new_figure, time_axes
+from eeg.draw import time_axes
 from eeg.figures import intervals_figure
 from eeg.interpret import STABLE
+from neuro.draw import COLOURS, new_figure
 from neuro.report import Block, Figure, Table, Text, Warning
 
 if TYPE_CHECKING:

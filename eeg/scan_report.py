@@ -10,20 +10,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from eeg.draw import (
-    COLOURS,
-    SEQUENTIAL,
-    colour_bar,
-    head_map,
-    new_figure,
-    positions_of,
-    tidy,
-    time_axes,
-)
+from eeg.draw import colour_bar, head_map, positions_of, time_axes
 from eeg.parts import subjects_of, usable_labels
 from eeg.scan_plots import interpretation_blocks
 from eeg.symbols import is_missing
 from eeg.views import view, views
+from neuro.draw import COLOURS, SEQUENTIAL, new_figure, tidy
 from neuro.errors import DataError, InputError
 from neuro.report import Block, Figure, Table, Text, Warning
 
