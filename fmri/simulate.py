@@ -100,6 +100,7 @@ def simulate(
     n_voxels: int | Sequence[int] = 400,
     n_train: int = 600,
     n_test: int = 100,
+    test: ArrayLike | None = None,
     n_repeats: int = 1,
     n_test_repeats: int = 3,
     n_sessions: int = 4,
@@ -130,6 +131,8 @@ def simulate(
         Of each subject.
     n_train, n_test : int
         Stimuli of a subject; the test ones are the same for all.
+    test : array-like of str, optional
+        The test stimuli by name, in place of `n_test` drawn ones.
     n_repeats, n_test_repeats : int
         Trials of a stimulus.
     n_sessions : int
@@ -168,6 +171,7 @@ def simulate(
     >>> dict(study.betas[0].sizes), len(study.test)
     ({'trial': 70, 'voxel': 30}, 10)
     """
+    n_test = n_test if test is None else len(np.asarray(test))
     voxels = _voxel_counts(n_voxels, n_subjects)
     _check(locals())
     images = digit_images() if images is None else images
@@ -176,7 +180,8 @@ def simulate(
         targets = compute_targets(images, provider, batch_size=4096, dtype="float32")
     rng = np.random.default_rng(seed)
     n_own = 1 if shared_training else n_subjects
-    train, test = _split(images["stimulus"].values.astype(str), n_train, n_own, n_test, rng)
+    names = images["stimulus"].values.astype(str)
+    train, test = _split(names, n_train, n_own, n_test, test, rng)
     kept = np.concatenate([test, *train])
     images, targets = pick(images, kept), pick(targets, kept, what="the targets")
     betas, brains = [], []
@@ -198,7 +203,12 @@ def simulate(
 
 
 def _split(
-    stimuli: NDArray[np.str_], n_train: int, n_own: int, n_test: int, rng: np.random.Generator
+    stimuli: NDArray[np.str_],
+    n_train: int,
+    n_own: int,
+    n_test: int,
+    test: ArrayLike | None,
+    rng: np.random.Generator,
 ) -> tuple[list[NDArray[np.str_]], NDArray[np.str_]]:
     needed = n_test + n_own * n_train
     if needed > len(stimuli):
@@ -207,6 +217,11 @@ def _split(
             f"{len(stimuli)} pictures: lower n_train or n_test, or set shared_training=True"
         )
     order = stimuli[rng.permutation(len(stimuli))]
+    if test is not None:
+        chosen = np.isin(order, np.asarray(test).astype(str))
+        if chosen.sum() != n_test:
+            raise DataError("test names a stimulus twice, or one that has no picture")
+        order = np.concatenate([order[chosen], order[~chosen]])
     train = [order[n_test + i * n_train : n_test + (i + 1) * n_train] for i in range(n_own)]
     return train, order[:n_test]
 
