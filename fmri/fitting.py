@@ -50,6 +50,10 @@ class Recipe:
     centre : bool
         The prior works on centred targets of unit variance, not on ``scale * targets``.
     warm_start : bool
+    refit : bool
+        Train again on all stimuli, for as many epochs as the validation part chose.
+    min_batches : int
+        In an epoch: few trials make smaller batches, not fewer steps.
     """
 
     max_epochs: int
@@ -62,6 +66,8 @@ class Recipe:
     staged: bool = False
     centre: bool = False
     warm_start: bool = False
+    refit: bool = False
+    min_batches: int = 1
 
 
 RECIPES: dict[str, Recipe] = {
@@ -73,8 +79,8 @@ RECIPES: dict[str, Recipe] = {
         Weights(
             loss="softclip",
             anchor=1.0,
-            bimixco_temperature=0.1,
-            softclip_temperatures=(0.1, 0.1),
+            bimixco_temperature=0.07,
+            softclip_temperatures=(0.07, 0.07),
             learning_rate=5e-4,
         ),
         prior_max_epochs=60,
@@ -82,6 +88,8 @@ RECIPES: dict[str, Recipe] = {
         staged=True,
         centre=True,
         warm_start=True,
+        refit=True,
+        min_batches=4,
     ),
 }
 
@@ -111,18 +119,51 @@ def fit_model(
     start: Model | None = None,
 ) -> None:
     """Fit an estimator in place; with `start`, from another's networks."""
-    data = _match(estimator, subjects, y, low_level)
+    recipe = recipe_of(estimator)
+    model, found = _once(estimator, subjects, y, low_level, scratch, progress, start, None)
+    chosen = found.best_epoch, found.prior_best_epoch
+    if recipe.refit and estimator.validation_fraction:
+        folder = None if scratch is None else Path(scratch) / "refit"
+        model, _ = _once(estimator, subjects, y, low_level, folder, progress, start, chosen)
+    estimator.model_ = model
+    estimator.history_, estimator.prior_history_ = found.history, found.prior_history
+    estimator.best_epoch_ = found.best_epoch
+
+
+@dataclass
+class _Found:
+    """Logs of a training, and the epochs that were best."""
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    prior_history: list[dict[str, float]]
+    prior_best_epoch: int
+
+
+def _once(
+    estimator: MindEye,
+    subjects: list[Subject],
+    y: Any,
+    low_level: xr.Dataset | None,
+    scratch: str | Path | None,
+    progress: Callable[..., Iterator[Any]] | None,
+    start: Model | None,
+    chosen: tuple[int, int] | None,
+) -> tuple[Model, _Found]:
+    """Train with a validation part, or on everything for the epochs that were chosen."""
+    data = _match(estimator, subjects, y, low_level, hold_out=chosen is None)
     _learn_contracts(estimator, data, y)
     seeds = [int(s) for s in np.random.SeedSequence(estimator.random_state).generate_state(4)]
     with torch.random.fork_rng([]):
         torch.manual_seed(seeds[0])
         model = _new_model(estimator, data, start)
         _start(estimator, model, data, start, seeds[1])
-    _warn_of_memory(estimator, model, data)
-    _train(estimator, model, data, seeds, scratch, progress)
+    if chosen is None:
+        _warn_of_memory(estimator, model, data)
+    found = _train(estimator, model, data, seeds, scratch, progress, chosen)
     if model.start is not None:
-        model.start.codes = _code_map(model, data)
-    estimator.model_ = model
+        model.start.codes = _code_map(estimator, model, data, seeds[1])
+    return model, found
 
 
 def recipe_of(estimator: MindEye) -> Recipe:
@@ -174,7 +215,12 @@ def _networks(
 
 
 def _match(
-    estimator: MindEye, subjects: list[Subject], y: Any, low_level: xr.Dataset | None
+    estimator: MindEye,
+    subjects: list[Subject],
+    y: Any,
+    low_level: xr.Dataset | None,
+    *,
+    hold_out: bool = True,
 ) -> _Data:
     stimuli = one_per_stimulus(subjects)
     targets, rows = _keyed(y, stimuli, "targets", ("token", "feature"))
@@ -184,7 +230,7 @@ def _match(
         # In the order of the targets, so that one number finds both.
         latents = np.zeros((len(targets), *own.shape[1:]), own.dtype)
         latents[rows] = own[places]
-    held = _held_out(estimator, stimuli)
+    held = _held_out(estimator, stimuli) if hold_out else np.zeros(len(stimuli), dtype=bool)
     number = {name: n for n, name in enumerate(stimuli)}
     index = [np.array([number[str(s)] for s in np.asarray(x.stimulus)]) for x in subjects]
     train = [np.flatnonzero(~held[i]).astype(np.int64) for i in index]
@@ -273,9 +319,7 @@ def _learn_contracts(estimator: MindEye, data: _Data, y: xr.Dataset) -> None:
 
 def _new_model(estimator: MindEye, data: _Data, start: Model | None) -> Model:
     n_voxels = {c.name: c.n_voxels for c in data.contracts}
-    model = _networks(
-        estimator, n_voxels, estimator.target_["shape"], estimator.target_["latent"]
-    )
+    model = _networks(estimator, n_voxels, estimator.target_["shape"], estimator.target_["latent"])
     if start is None:
         model.scale = _scale(estimator, data)
         return model
@@ -311,9 +355,7 @@ def _scale(estimator: MindEye, data: _Data) -> PriorScale:
     return PriorScale(torch.from_numpy(mean), torch.tensor(1.0 / max(sd, 1e-8)))
 
 
-def _start(
-    estimator: MindEye, model: Model, data: _Data, start: Model | None, seed: int
-) -> None:
+def _start(estimator: MindEye, model: Model, data: _Data, start: Model | None, seed: int) -> None:
     """Give the first layers their start by a ridge regression, where that is asked for."""
     estimator.alpha_ = {}
     sizes = model.network.sizes
@@ -327,30 +369,31 @@ def _start(
         sd = float(np.sqrt(np.square(found.scores).mean()))
         basis, offset = torch.from_numpy(found.basis * sd), torch.from_numpy(found.offset)
         maps = _maps(estimator, data, basis, offset, seed)
-        model.network.start_linear(maps, basis, offset)
+        smooth = {name: own[1] for name, own in maps.items()}
+        model.network.start_linear(smooth, basis, offset)
         model.start = Start(basis, offset, torch.zeros(len(basis) + 1, sizes.n_hidden))
     elif start.start is not None:
         known = start.start
         model.start = Start(known.basis, known.offset, known.codes)
         maps = _maps(estimator, data, known.basis, known.offset, seed)
         with torch.no_grad():
-            for layer, own in zip(model.network.first, maps.values(), strict=True):
+            for layer, (own, _) in zip(model.network.first, maps.values(), strict=True):
                 layer.weight.copy_((own @ known.codes[:-1]).T)
                 layer.bias.copy_(known.codes[-1])
 
 
 def _maps(
     estimator: MindEye, data: _Data, basis: torch.Tensor, offset: torch.Tensor, seed: int
-) -> dict[str, torch.Tensor]:
-    """Regress the scores of the targets on each subject's voxels."""
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Regress the scores of the targets on each subject's voxels: best and smoother maps."""
     maps = {}
     for number, contract in enumerate(data.contracts):
         train = data.train[number]
         rows = data.rows[number][train]
         scores = _scores(data, rows, basis, offset)
-        weights, alpha = ridge(data.values[number][train], scores, rows, seed)
+        best, smooth, alpha = ridge(data.values[number][train], scores, rows, seed)
         estimator.alpha_[contract.name] = alpha
-        maps[contract.name] = torch.from_numpy(weights)
+        maps[contract.name] = torch.from_numpy(best), torch.from_numpy(smooth)
     return maps
 
 
@@ -363,22 +406,25 @@ def _scores(
     return ((flat - offset.numpy()) @ own.T / np.square(own).sum(1))[back]
 
 
-def _code_map(model: Model, data: _Data) -> torch.Tensor:
-    """Regress what the first layers give on the scores of the targets, for new subjects."""
+def _code_map(estimator: MindEye, model: Model, data: _Data, seed: int) -> torch.Tensor:
+    """Regress what the trained first layers give on predicted scores, for new subjects.
+
+    On the predicted scores, not the true ones: a new subject's are predicted, and shrunk, too.
+    """
     assert model.start is not None  # noqa: S101 - for the type checker
-    scores, codes = [], []
+    maps = _maps(estimator, data, model.start.basis, model.start.offset, seed)
+    left, right = [], []
     with torch.inference_mode():
-        for number, layer in enumerate(model.network.first):
-            train = data.train[number]
-            own = _scores(data, data.rows[number][train], model.start.basis, model.start.offset)
-            scores.append(np.c_[own, np.ones(len(own), np.float32)])
-            codes.append(layer(torch.from_numpy(data.values[number][train])).numpy())
-    left, right = np.concatenate(scores).astype(np.float64), np.concatenate(codes)
-    gram = left.T @ left
-    gram += 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
-    # The slope is that of codes on scores; the ridge that shrank the scores is undone by it
-    # only in part, as it should be for noisy voxels.
-    return torch.from_numpy(np.linalg.solve(gram, left.T @ right).astype(np.float32))
+        for number, (layer, (own, _)) in enumerate(
+            zip(model.network.first, maps.values(), strict=True)
+        ):
+            x = torch.from_numpy(data.values[number][data.train[number]])
+            left.append(np.c_[(x @ own).numpy(), np.ones(len(x), np.float32)])
+            right.append(layer(x).numpy())
+    scores, codes = np.concatenate(left).astype(np.float64), np.concatenate(right)
+    gram = scores.T @ scores
+    gram += 1e-4 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    return torch.from_numpy(np.linalg.solve(gram, scores.T @ codes).astype(np.float32))
 
 
 # Training -----------------------------------------------------------------------------------
@@ -391,15 +437,18 @@ def _train(
     seeds: list[int],
     scratch: str | Path | None,
     progress: Callable[..., Iterator[Any]] | None,
-) -> None:
+    chosen: tuple[int, int] | None,
+) -> _Found:
     recipe = recipe_of(estimator)
     staged = recipe.staged and model.prior is not None
     device = device_of(estimator.device)
     banks = [None if v is None else _bank(v, device) for v in (data.targets, data.latents)]
     run = _Run(estimator, model, data, recipe, banks, device, seeds, scratch, progress)
     stage = "joint" if model.prior is not None and not recipe.staged else "brain"
-    estimator.history_, estimator.best_epoch_ = run.go(stage, recipe.max_epochs)
-    estimator.prior_history_ = run.go("prior", recipe.prior_max_epochs)[0] if staged else []
+    only, prior_only = chosen or (None, None)
+    history, best = run.go(stage, recipe.max_epochs, only)
+    later = run.go("prior", recipe.prior_max_epochs, prior_only) if staged else ([], 0)
+    return _Found(history, best, *later)
 
 
 @dataclass
@@ -416,8 +465,10 @@ class _Run:
     scratch: str | Path | None
     progress: Callable[..., Iterator[Any]] | None
 
-    def go(self, stage: str, max_epochs: int) -> tuple[list[dict[str, float]], int]:
-        """Train one stage; return its log and the epoch that was kept."""
+    def go(
+        self, stage: str, max_epochs: int, only: int | None = None
+    ) -> tuple[list[dict[str, float]], int]:
+        """Train one stage, or its first epochs only; return its log and the epoch kept."""
         from fmri.prior import kept_signal
         from neuro.training import train
 
@@ -431,6 +482,9 @@ class _Run:
             self.model.network, prior, self.model.scale, kept, *self.banks, weights, stage
         )
         objective.rise = min(0.5, self.recipe.rise / max(max_epochs, 1))
+        objective.total_epochs = max_epochs
+        if only is not None:
+            objective.share, max_epochs = only / max(max_epochs, 1), only
         validation = self._sources(self.data.held, stage, False)
         before = None
         if validation is not None and stage == "brain" and self.model.start is not None:
@@ -453,7 +507,7 @@ class _Run:
         history, best = result.history[0], result.best_epoch[0]
         objective.cpu().eval()
         values = [row["val_selection"] for row in history if "val_selection" in row]
-        if before is not None and (not values or min(values) >= before):
+        if before is not None and min(values, default=before) >= before:
             objective.load_state_dict(first)
             best = 0
         return history, best
@@ -467,7 +521,8 @@ class _Run:
         share = max(2, whole // len(parts))
         for number, part in enumerate(parts):
             arrays = {"x": self.data.values[number], "row": self.data.rows[number]}
-            size = min(share, len(part)) if training else min(_VALIDATION_ROWS, len(part))
+            most = max(2, len(part) // self.recipe.min_batches)
+            size = min(share, most) if training else min(_VALIDATION_ROWS, len(part))
             sources[self.data.contracts[number].name] = Batches(
                 arrays, size, index=part, shuffle=training, device=self.device,
                 seed=self.seeds[1] + number, drop_last=training,

@@ -126,6 +126,16 @@ class MindEyeObjective(Objective):
     stage : {"joint", "brain", "prior"}
         Train everything at once as the papers do, or the backbone first and the prior after it.
 
+    Attributes
+    ----------
+    rise : float
+        Share of the schedule in which the learning rate rises.
+    share : float
+        Of the schedule that is run: a training that stops early, as one before it has shown to
+        be best, goes the same way up to there.
+    total_epochs : int, optional
+        Of the whole schedule, where it is not run to its end.
+
     Notes
     -----
     A batch is ``{subject: {"x": (batch, voxel), "row": (batch,)}}``, row the number of the
@@ -134,6 +144,9 @@ class MindEyeObjective(Objective):
     """
 
     monitor = "selection"
+    rise: float = 0.1
+    share: float = 1.0
+    total_epochs: int | None = None
 
     def __init__(
         self,
@@ -168,9 +181,10 @@ class MindEyeObjective(Objective):
         return [Phase("mindeye", make, moved, schedule=self._schedule)]
 
     def _schedule(self, fraction: float) -> float:
-        return one_cycle(fraction, self.rise)
+        return one_cycle(fraction * self.share, self.rise)
 
-    rise: float = 0.1
+    def _epochs(self, state: State) -> int:
+        return self.total_epochs or state.max_epochs
 
     def step(self, batch: dict[str, Any], state: State) -> dict[str, Tensor]:
         """Return ``loss`` and its terms; see the class."""
@@ -234,7 +248,7 @@ class MindEyeObjective(Objective):
         if own.loss == "infonce" or own.loss == "bimixco":
             return contrastive.info_nce(x, y, own.bimixco_temperature, group)
         start = self._mix_epochs(state)
-        left = max(1, state.max_epochs - start - 1)
+        left = max(1, self._epochs(state) - start - 1)
         fraction = (state.epoch - start) / left
         temperature = contrastive.softclip_temperature(fraction, own.softclip_temperatures)
         return contrastive.softclip(x, y, temperature)
@@ -267,10 +281,10 @@ class MindEyeObjective(Objective):
 
     def _mix_epochs(self, state: State) -> int:
         if self.weights.loss == "bimixco":
-            return state.max_epochs
+            return self._epochs(state)
         if self.weights.loss != "bimixco+softclip":
             return 0
-        return math.floor(self.weights.mix_fraction * state.max_epochs)
+        return math.floor(self.weights.mix_fraction * self._epochs(state))
 
     def _mix(self, voxels: Mapping[str, Tensor], state: State) -> Mix | None:
         """Draw partners inside each subject, whose voxels are not another's."""
@@ -297,7 +311,7 @@ class MindEyeObjective(Objective):
         """Return what distinguishes this training from another of the same shape."""
         own = asdict(self.weights)
         own["softclip_temperatures"] = list(own["softclip_temperatures"])
-        return {**own, "stage": self.stage}
+        return {**own, "stage": self.stage, "share": self.share}
 
 
 def one_cycle(fraction: float, rise: float, start: float = 1 / 25, end: float = 1e-3) -> float:
