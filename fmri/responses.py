@@ -175,8 +175,8 @@ def gabor_energy(pictures: ArrayLike, **settings: Any) -> tuple[Floats, Floats]:
 
     Examples
     --------
-    >>> gabor_energy(np.ones((2, 8, 8)))[0].max() < 1e-9  # an even picture has no edge
-    True
+    >>> gabor_energy(np.ones((2, 8, 8)))[0].max().round(9)  # an even picture has no edge
+    np.float64(0.0)
     """
     values = np.asarray(pictures, dtype=np.float64)
     even, odd, places = gabor_bank((values.shape[1], values.shape[2]), **settings)
