@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from neuro.stage import Context, Dataset, Files, Params, stage
+from neuro.stage import Context, Dataset, Encoder, Files, Params, Table, stage
 
 if TYPE_CHECKING:
     pass
@@ -52,7 +52,7 @@ class TargetsParams(Params):
     """A small autoencoder trained on the training pictures, or their principal components."""
     n_features: int = Field(8, ge=1)
     """Features of a token (autoencoder), or components (pca)."""
-    max_epochs: int = Field(60, ge=1)
+    max_epochs: int = Field(40, ge=1)
     """Of the autoencoder."""
     seed: int = 0
     """Of the autoencoder."""
@@ -69,17 +69,137 @@ def targets(images: Dataset, params: TargetsParams, context: Context) -> Dataset
 
 
 class Simulation(BaseModel):
-    """A simulated scanner session, whose truth is known."""
+    """A simulated subject whose truth is known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    n_voxels: int = Field(600, ge=10)
+    truth: Literal["linear", "nonlinear", "gabor"] = "nonlinear"
+    """What drives the voxels: the targets, with a nonlinear part, or Gabor filters and pixels."""
+    n_voxels: int = Field(800, ge=10)
     """Voxels."""
-    n_repeats: int = Field(3, ge=1)
-    """Times that every picture is seen."""
+    n_repeats: int = Field(2, ge=1)
+    """Trials of a training picture."""
+    n_test_repeats: int = Field(3, ge=1)
+    """Trials of a test picture."""
     n_sessions: int = Field(4, ge=1)
-    """Sessions; each has gains of its own."""
-    noise_ceiling: float = Field(0.5, gt=0, lt=1)
-    """Share of a single trial's variance that the picture explains."""
-    kind: Literal["linear", "nonlinear", "misspecified"] = "nonlinear"
-    """Voxels follow the targets linearly, nonlinearly, or Gabor energy and pixels instead."""
+    """Sessions; each has gains and offsets of its own."""
+    ceiling: float = Field(0.3, gt=0, lt=1)
+    """Mean share of a single trial's variance that the picture explains."""
+
+
+class BetasParams(Params):
+    """Where the single-trial responses come from."""
+
+    simulate: Simulation = Simulation()
+    """The simulated subject."""
+    seed: int = 0
+    """Seed of the simulation."""
+
+
+@stage("fmri-betas", version=1)
+def betas(images: Dataset, targets: Dataset, params: BetasParams, context: Context) -> Dataset:
+    """Simulate a subject's single-trial responses to the pictures, z-scored by session.
+
+    The statistics of the z-scores are those of the training trials.
+    """
+    from fmri import parts, plots
+
+    settings = {**params.simulate.model_dump(), "seed": params.seed}
+    found = parts.study_betas(images, targets, settings)
+    ceiling = parts.ceiling_of(found, parts.stimuli_of(images, "train"))
+    if ceiling is not None:
+        context.metric("ceiling.median", float(ceiling.clip(0).mean()), unit="share")
+    context.metric("voxels.kept", found.sizes["voxel"], unit="voxels")
+    context.method(
+        "The responses are those of a simulated subject whose truth is known; every session was "
+        "z-scored by its training trials."
+    )
+    context.section("Betas", *plots.betas_blocks(found, ceiling))
+    return found
+
+
+class MindEyeParams(Params):
+    """The model and its training; null takes what the preset has."""
+
+    preset: Literal["small", "mindeye1", "mindeye2"] = "small"
+    """Shapes and training: for a CPU, or those of the papers."""
+    loss: Literal["bimixco+softclip", "bimixco", "softclip", "infonce"] | None = None
+    """The contrastive term."""
+    head: Literal["separate", "shared"] = "separate"
+    """Retrieve by a projector of its own, or by the backbone's tokens."""
+    prior: bool = True
+    """Train the diffusion prior."""
+    n_blocks: int | None = Field(None, ge=0)
+    """Depth of the backbone."""
+    n_hidden: int | None = Field(None, ge=1)
+    """Width of the backbone."""
+    max_epochs: int | None = Field(None, ge=0)
+    """Of the backbone."""
+    prior_max_epochs: int | None = Field(None, ge=0)
+    """Of the prior."""
+    batch_size: int | None = Field(None, ge=2)
+    """Trials in a batch."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Of AdamW."""
+    device: str = "auto"
+    """Where to train; auto takes a GPU where there is one."""
+    seed: int = 0
+    """Of weights, order, noise and of the stimuli that choose the checkpoint."""
+
+
+@stage("fmri-mindeye", version=1)
+def mindeye(
+    betas: Dataset, targets: Dataset, images: Dataset, params: MindEyeParams, context: Context
+) -> Encoder:
+    """Train MindEye on the trials of training pictures; some of these choose the checkpoint.
+
+    The test pictures play no part. Repeats of a picture are single trials in training.
+    """
+    from fmri import parts, plots
+    from fmri.mindeye import MindEye
+    from neuro.report import Figure
+
+    settings = params.model_dump()
+    model: MindEye = MindEye(random_state=settings.pop("seed"), **settings)
+    own = parts.trials_of(betas, parts.stimuli_of(images, "train"))
+    model.fit(own, targets, scratch=context.scratch, progress=context.progress)
+    blocks = [Figure(plots.history_figure(model.history_), "Losses of the backbone by epoch.")]
+    if model.prior_history_:
+        figure = plots.history_figure(model.prior_history_, "prior")
+        blocks.append(Figure(figure, "Losses of the diffusion prior."))
+    context.section("Training", *blocks)
+    context.method(
+        f"MindEye (preset {params.preset}) was trained on {own.sizes['trial']} single trials.",
+        "scotti2023",
+    )
+    return model
+
+
+class RetrieveParams(Params):
+    """How retrieval is scored."""
+
+    n_candidates: int = Field(300, ge=2)
+    """Candidates of the published protocol, at most all test pictures."""
+    n_boot: int = Field(2000, ge=100)
+    """Bootstrap samples of test pictures behind the intervals."""
+    seed: int = 0
+    """Seed of bootstrap, shuffles and the prior's noise."""
+
+
+@stage("fmri-retrieve", version=1)
+def retrieve(
+    betas: Dataset,
+    targets: Dataset,
+    images: Dataset,
+    encoder: Encoder,
+    params: RetrieveParams,
+    context: Context,
+) -> Table:
+    """Find the seen picture among the test pictures, and the brain among brains.
+
+    Beside MindEye stand its diffusion prior, a ridge regression tuned inside the training part,
+    and shuffled pairs; outputs are averaged over the repeats of a picture.
+    """
+    from fmri import scores
+
+    return scores.record(context, encoder, betas, targets, images, params.model_dump())

@@ -171,6 +171,17 @@ BIBTEX: dict[str, dict[str, str]] = {
         "year": "2020",
         "eprint": "2010.15274",
     },
+    "scotti2023": {
+        "type": "inproceedings",
+        "author": "Scotti, Paul S. and Banerjee, Atmadeep and Goode, Jimmie and Shabalin, Stepan "
+        "and Nguyen, Alex and Cohen, Ethan and Dempster, Aidan J. and Verlinde, Nathalie and "
+        "Yundler, Elad and Weisberg, David and Norman, Kenneth A. and Abraham, Tanishq Mathew",
+        "title": "Reconstructing the Mind's Eye: fMRI-to-Image with Contrastive Learning and "
+        "Diffusion Priors",
+        "booktitle": "Advances in Neural Information Processing Systems",
+        "year": "2023",
+        "eprint": "2305.18274",
+    },
     "duan2020": {
         "type": "inproceedings",
         "author": "Duan, Sunny and Matthey, Loic and Saraiva, Andre and Watters, Nicholas and "

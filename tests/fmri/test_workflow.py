@@ -1,0 +1,111 @@
+"""The shipped workflow end to end, in short, and the parts that a study is split into."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import neuro
+from fmri.images import digit_images
+from fmri.parts import ceiling_of, stimuli_of, trials_of, with_parts, z_scored
+from fmri.simulate import simulate
+from neuro.cli import app
+from neuro.data import open_dataset
+from neuro.errors import DataError, InputError
+
+SHORT = {
+    "images.n_images": 120, "images.size": 8, "targets.max_epochs": 3, "targets.n_features": 4,
+    "betas.simulate.n_voxels": 80, "betas.simulate.ceiling": 0.5, "encoder.max_epochs": 3,
+    "encoder.prior_max_epochs": 2, "encoder.device": "cpu", "retrieval.n_boot": 100,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    sets = [word for key, value in SHORT.items() for word in ("--set", f"{key}={value}")]
+    done = CliRunner().invoke(app, ["run", "fmri-mindeye", "--out", str(out), *sets])
+    assert done.exit_code == 0, done.output
+    return out / "fmri-mindeye"
+
+
+def test_retrieval_has_the_metrics_that_are_promised(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics.get("metrics", metrics)
+    for method in ("mindeye", "prior", "ridge", "shuffled"):
+        for direction in ("image", "brain"):
+            found = metrics[f"retrieval.{direction}.{method}.top1"]
+            assert found["low"] <= found["value"] <= found["high"]
+            assert found["chance"] == pytest.approx(1 / 24)
+        if method != "shuffled":
+            assert metrics[f"identify.{method}.pairwise"]["chance"] == 0.5
+    assert metrics["identify.mindeye.pairwise"]["value"] > 0.7
+    assert metrics["ceiling.median"]["value"] == pytest.approx(0.5, abs=0.15)
+    assert metrics["voxels.kept"]["value"] == 80
+    text = (run / "report.html").read_text()
+    for title in ("Pictures", "Targets", "Betas", "Training", "Retrieval"):
+        assert title in text
+
+
+def test_no_trial_of_a_test_picture_was_trained_on(run: Path) -> None:
+    betas, images = open_dataset(run / "betas", load=True), open_dataset(run / "images", load=True)
+    encoder = neuro.load(run / "encoder")
+    held = trials_of(betas, stimuli_of(images, "test"))
+    assert not encoder.seen(held).trials.any()
+    own = trials_of(betas, stimuli_of(images, "train"))
+    assert encoder.seen(own).trials.all()
+    assert encoder.transform(held).sizes["trial"] == held.sizes["trial"]
+
+
+def test_parts_keep_the_categories_and_never_share_a_picture() -> None:
+    images = with_parts(digit_images(digits=[6, 9]), 0.25, seed=3)
+    train, test = stimuli_of(images, "train"), stimuli_of(images, "test")
+    assert not set(train) & set(test)
+    assert len(train) + len(test) == images.sizes["trial"]
+    sixes = images["category"].values == "6"
+    tested = images["part"].values == "test"
+    assert tested[sixes].mean() == pytest.approx(tested[~sixes].mean(), abs=0.02)
+    again = with_parts(digit_images(digits=[6, 9]), 0.25, seed=3)
+    np.testing.assert_array_equal(images["part"], again["part"])
+    with pytest.raises(InputError, match="leaves one part empty"):
+        with_parts(images, 1e-6, seed=0)
+    with pytest.raises(DataError, match="take them from fmri-images"):
+        stimuli_of(digit_images(), "test")
+    with pytest.raises(DataError, match="no trial shows"):
+        trials_of(simulate(n_train=20, n_test=5, n_voxels=10).betas[0], np.array(["nothing"]))
+
+
+def test_z_scores_know_training_trials_only() -> None:
+    study = simulate(n_train=60, n_test=20, n_voxels=30, n_repeats=2, n_sessions=3, seed=1)
+    betas = study.betas[0]
+    found = z_scored(betas, study.train)
+    training = np.isin(betas["stimulus"].values, study.train)
+    for session in np.unique(betas["session"].values):
+        rows = (betas["session"].values == session) & training
+        np.testing.assert_allclose(found["signal"].values[rows].mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(found["signal"].values[rows].std(0), 1, atol=1e-4)
+    spoilt = betas.copy(deep=True)
+    values = spoilt["signal"].values
+    values[~training] += 100
+    other = z_scored(spoilt, study.train)
+    np.testing.assert_allclose(other["signal"].values[training], found["signal"].values[training])
+    with pytest.raises(DataError, match="too few for a z-score"):
+        z_scored(betas, study.train[:1])
+
+
+def test_the_noise_ceiling_is_that_of_the_simulation() -> None:
+    study = simulate(
+        n_train=300, n_test=10, n_voxels=200, n_repeats=3, ceiling=0.4, dead=0.0,
+        session_gain=0.0, session_offset=0.0, seed=2,
+    )  # fmt: skip
+    found = ceiling_of(study.betas[0], study.train)
+    truth = study.betas[0]["true_ceiling"].values
+    assert found is not None
+    assert np.corrcoef(found, truth)[0, 1] > 0.9
+    assert found.mean() == pytest.approx(truth.mean(), abs=0.03)
+    once = simulate(n_train=30, n_test=5, n_voxels=10, n_test_repeats=1)
+    assert ceiling_of(once.betas[0], once.train) is None
