@@ -149,7 +149,7 @@ def fold_auc(truth: Ints, scores: Floats, fold: Ints) -> Floats:
     Parameters
     ----------
     truth : ndarray of int, shape (..., n)
-        Leading axes are labellings.
+        Leading axes are labellings; rows of class -1 are left out.
     scores : ndarray of shape (..., n, n_classes)
     fold : ndarray of int, shape (n,)
 
@@ -172,11 +172,14 @@ def fold_auc(truth: Ints, scores: Floats, fold: Ints) -> Floats:
         won, pairs = np.zeros(truth.shape[:-1]), np.zeros(truth.shape[:-1])
         for number in np.unique(fold):
             own = fold == number
-            rank = rankdata(scores[..., own, k], axis=-1)
+            known = truth[..., own] >= 0
+            # Rows that are left out rank below all others.
+            rank = rankdata(np.where(known, scores[..., own, k], -np.inf), axis=-1)
             has = truth[..., own] == k
-            n_has = has.sum(-1)
-            won += (rank * has).sum(-1) - n_has * (n_has + 1) / 2
-            pairs += n_has * (own.sum() - n_has)
+            n_has, n_known = has.sum(-1), known.sum(-1)
+            lowest = own.sum() - n_known
+            won += (rank * has).sum(-1) - n_has * ((n_has + 1) / 2 + lowest)
+            pairs += n_has * (n_known - n_has)
         areas.append(np.where(pairs > 0, won / np.maximum(pairs, 1), np.nan))
     return _mean_known(np.stack(areas, axis=-1))
 

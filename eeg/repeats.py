@@ -123,6 +123,45 @@ def fit_repeats(
 
     seeds = [random_state + number for number in range(n_repeats)]
     folds = [make_folds(data, labels, n_splits=n_splits, random_state=s) for s in seeds]
+    return fit_targets(
+        estimator,
+        data,
+        usable_labels(data, labels, n_splits)[0],
+        folds,
+        seeds=seeds,
+        scan=scan,
+        autoencoder=autoencoder,
+        scratch=scratch,
+        progress=progress,
+    )
+
+
+def fit_targets(
+    estimator: Any,
+    data: xr.Dataset,
+    targets: Sequence[Target],
+    folds: Sequence[list[Fold]],
+    *,
+    seeds: Sequence[int] = (0,),
+    scan: SCAN | None = None,
+    autoencoder: bool = True,
+    scratch: Path | None = None,
+    progress: Callable[..., Any] | None = None,
+) -> list[Fitted]:
+    """Fit as `fit_repeats` does, where targets and folds are known.
+
+    Parameters
+    ----------
+    estimator, data, scan, autoencoder, scratch, progress
+        As in `fit_repeats`.
+    targets : sequence of Target
+    folds, seeds : sequence
+        One for each repeat.
+
+    Returns
+    -------
+    list of Fitted
+    """
     members, subsets = [], []
     for seed, own in zip(seeds, folds, strict=True):
         for beta in (estimator.beta, 0.0) if autoencoder else (estimator.beta,):
@@ -133,11 +172,10 @@ def fit_repeats(
         members, signal, subsets=subsets, scratch=scratch, progress=progress
     )
     found = []
-    targets, _ = usable_labels(data, labels, n_splits)
+    size = len(members) // len(folds)
     for number, own in enumerate(folds):
-        size = len(members) // n_repeats
         mine = members[size * number : size * (number + 1)]
-        fitted = Fitted(own, mine[:n_splits], mine[n_splits:])
+        fitted = Fitted(own, mine[: len(own)], mine[len(own) :])
         for encoder, (train, _) in zip(fitted.encoders, own, strict=True):
             pair = encoder.transform(signal, return_variance=True)
             fitted.codes.append((np.asarray(pair[0]), np.asarray(pair[1])))

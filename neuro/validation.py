@@ -8,7 +8,7 @@ Every stage describes a number by an `Estimate` and hands it over by `Estimate.r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -471,6 +471,44 @@ def _shuffled_rows(
     rows = np.empty_like(drawn)
     rows[:, home] = drawn
     return rows
+
+
+def arrangements(y: ArrayLike, limit: int) -> NDArray[np.intp] | None:
+    """List all other orders of a few labels, for an exact permutation test.
+
+    Parameters
+    ----------
+    y : array_like of int, shape (n,)
+    limit : int
+        Most orders to list.
+
+    Returns
+    -------
+    ndarray of int, shape (m, n), or None
+        Every distinct order but `y` itself; None where there are more than `limit`, or none.
+
+    Examples
+    --------
+    >>> arrangements([0, 0, 1], 10).tolist()
+    [[0, 1, 0], [1, 0, 0]]
+    """
+    y = np.asarray(y, dtype=np.intp)
+    counts = np.unique(y, return_counts=True)[1]
+    total = math.factorial(len(y)) // math.prod(math.factorial(int(count)) for count in counts)
+    if not 1 < total <= limit + 1:
+        return None
+    orders = np.array(list(_orders(tuple(sorted(y.tolist())))), dtype=np.intp)
+    return orders[(orders != y).any(1)]
+
+
+def _orders(left: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield the distinct orders of sorted labels."""
+    if not left:
+        yield ()
+    for value in dict.fromkeys(left):
+        place = left.index(value)
+        for rest in _orders(left[:place] + left[place + 1 :]):
+            yield (value, *rest)
 
 
 def permutation_p(observed: ArrayLike, null: ArrayLike) -> Any:
