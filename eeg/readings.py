@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from neuro.validation import (
     Estimate,
     bootstrap_weights,
     correct_estimates,
+    exact_interval,
     percentile_interval,
     permutation_p,
     shuffled_band,
@@ -446,9 +447,11 @@ def add_estimates(
     n_free = draws.n - n_strata + 1
     settings: Any = {"n": draws.n, "unit": unit, "n_free": n_free}
     result.draws[key] = draws
-    result.accuracy[key] = _estimate(
-        draws.accuracy, draws.accuracy_samples, draws.chance, **settings
-    )
+    accuracy = _estimate(draws.accuracy, draws.accuracy_samples, draws.chance, **settings)
+    if accuracy.value is not None and accuracy.low is None:
+        low, high = exact_interval(accuracy.value, draws.n)
+        accuracy = replace(accuracy, low=low, high=high)
+    result.accuracy[key] = accuracy
     sd = float(np.std(draws.folds, ddof=1)) if len(draws.folds) > 1 else math.nan
     result.spread[key] = (float(np.mean(draws.folds)), sd)
     shuffled = len(draws.accuracy) > 1
@@ -458,9 +461,10 @@ def add_estimates(
     if not len(draws.auc_samples):
         return
     result.auc[key] = _estimate(draws.auc, draws.auc_samples, 0.5, **settings)
-    if key[1] == "beta_vae" and len(draws.auc) > 1:
+    shuffles = _known(draws.auc[1:])
+    if key[1] == "beta_vae" and len(shuffles):
         result.auc[(key[0], "shuffled", key[2])] = Estimate(
-            *shuffled_band(draws.auc[1:]), n=len(draws.auc) - 1, n_unit="shuffle", chance=0.5
+            *shuffled_band(shuffles), n=len(shuffles), n_unit="shuffle", chance=0.5
         )
 
 
@@ -471,15 +475,23 @@ def _estimate(
     if not np.isfinite(values[0]):
         return Estimate(n=n, n_unit=unit, chance=chance)
     low, high = percentile_interval(samples, n_units=n_free)
+    # Samples that are all alike know nothing of the spread.
+    known = low < high
+    null = _known(values[1:])
     return Estimate(
         value=float(values[0]),
-        low=max(0.0, low),
-        high=min(1.0, high),
+        low=max(0.0, low) if known else None,
+        high=min(1.0, high) if known else None,
         n=n,
         n_unit=unit,
         chance=chance,
-        p=permutation_p(values[0], values[1:]) if len(values) > 1 else None,
+        p=permutation_p(values[0], null) if len(null) else None,
     )
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Leave out shuffles in which no two classes were held out together."""
+    return values[np.isfinite(values)]
 
 
 def _add_control(result: Readings, key: Key, n: int, chance: float) -> None:

@@ -144,7 +144,8 @@ def fold_auc(truth: Ints, scores: Floats, fold: Ints) -> Floats:
     """Area under the ROC curve over pairs of rows that were held out together.
 
     Scores of different folds come from different classifiers, so only pairs inside a fold are
-    compared. Several classes: the mean over one against the rest.
+    compared. The mean over every class against the rest: of two classes too, since a probability
+    near one may be rounded to a tie while the one near zero beside it is not.
 
     Parameters
     ----------
@@ -168,7 +169,7 @@ def fold_auc(truth: Ints, scores: Floats, fold: Ints) -> Floats:
 
     truth = np.asarray(truth)
     areas = []
-    for k in _contrasts(scores.shape[-1]):
+    for k in range(scores.shape[-1]):
         won, pairs = np.zeros(truth.shape[:-1]), np.zeros(truth.shape[:-1])
         for number in np.unique(fold):
             own = fold == number
@@ -202,7 +203,7 @@ def weighted_auc(truth: Ints, scores: Floats, fold: Ints, units: Ints, weights: 
     """
     drawn = np.asarray(weights, dtype=float)[:, units]
     areas = []
-    for k in _contrasts(scores.shape[-1]):
+    for k in range(scores.shape[-1]):
         won, pairs = np.zeros(len(drawn)), np.zeros(len(drawn))
         for number in np.unique(fold):
             has = np.flatnonzero((fold == number) & (truth == k))
@@ -213,10 +214,6 @@ def weighted_auc(truth: Ints, scores: Floats, fold: Ints, units: Ints, weights: 
             pairs += drawn[:, has].sum(1) * drawn[:, rest].sum(1)
         areas.append(np.where(pairs > 0, won / np.maximum(pairs, 1e-12), np.nan))
     return _mean_known(np.stack(areas, axis=-1))
-
-
-def _contrasts(n_classes: int) -> range:
-    return range(1, 2) if n_classes == 2 else range(n_classes)
 
 
 def _mean_known(values: Floats) -> Floats:

@@ -251,6 +251,35 @@ def percentile_interval(
     return float(low), float(high)
 
 
+def exact_interval(
+    value: float, n_units: int, *, level: float = 0.95
+) -> tuple[float | None, float | None]:
+    """Take the interval of a share that is 1 or 0, for which a bootstrap gives no width.
+
+    Parameters
+    ----------
+    value : float
+        The share of right units: 1 or 0; for others there is no interval.
+    n_units : int
+        How many units, each right or wrong.
+    level : float
+        Coverage.
+
+    Returns
+    -------
+    low, high : float, or None
+        Of Clopper and Pearson (1934).
+
+    Examples
+    --------
+    >>> low, high = exact_interval(1.0, 4)
+    >>> round(low, 3), high
+    (0.398, 1.0)
+    """
+    edge = ((1 - level) / 2) ** (1 / n_units)
+    return {1.0: (edge, 1.0), 0.0: (0.0, 1 - edge)}.get(value, (None, None))
+
+
 def _tail(level: float, n_units: int | None) -> float:
     tail = (1 - level) / 2
     if n_units is None or n_units < 2:
