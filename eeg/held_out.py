@@ -185,7 +185,7 @@ def _plan(name: str, data: xr.Dataset, units: NDArray[np.str_], unit: str, label
     return Plan(name, data.assign_coords(subject=("trial", units)), unit, target, folds)
 
 
-def tested_units(plan: Plan) -> Sequence[str]:
+def units_scored(plan: Plan) -> Sequence[str]:
     """Name the units that can be tested: those whose class another unit has too."""
     units, first = np.unique(plan.data["subject"].values, return_index=True)
     if plan.target.within:

@@ -32,6 +32,7 @@ from neuro.validation import (
     bootstrap_weights,
     correct_estimates,
     exact_interval,
+    nested_weights,
     percentile_interval,
     permutation_p,
     shuffled_band,
@@ -205,12 +206,15 @@ class Reader:
         Those beside the discriminant, at the level of units.
     identity : bool
         See `eeg.classify.Task`.
+    few : int
+        Fewer units than these don't show their spread: rows are resampled inside units too.
     """
 
     unit: str = "subject"
     areas: Sequence[str] = ("subject",)
     classifiers: Sequence[str] = CLASSIFIERS
     identity: bool = False
+    few: int = 0
 
 
 def read_targets(
@@ -375,6 +379,9 @@ def _scan_scores(task: Task, fitted: Fitted) -> NDArray[np.float64]:
         rows = np.flatnonzero(task.fold == number)
         if not len(rows):
             continue
+        if name not in scans:
+            found[rows] = 1 / len(classes)
+            continue
         chosen = task.fold[task.unit] == number
         trials = task.trials[chosen]
         unit = np.searchsorted(rows, task.unit[chosen])
@@ -392,7 +399,7 @@ def _add(
 ) -> None:  # fmt: skip
     task = tasks[0]
     key = (task.target.name, name, task.level)
-    draws = _drawn(tasks, found, n_boot, seed, task.level in reader.areas)
+    draws = _drawn(tasks, found, n_boot, seed, reader)
     add_estimates(result, key, draws, unit=reader.unit)
     result.rows += _predictions(task, name, found[0])
     for classifier in found[0].beside:
@@ -403,20 +410,23 @@ def _add(
 
 
 def _drawn(
-    tasks: Sequence[Task], found: Sequence[_Reading], n_boot: int, seed: int, areas: bool
+    tasks: Sequence[Task], found: Sequence[_Reading], n_boot: int, seed: int, reader: Reader
 ) -> Draws:
     """Average over repeats, and resample the units."""
     task, n_classes = tasks[0], len(tasks[0].target.classes)
     known = task.scored[0] >= 0
     truth, units = task.scored[0][known], np.unique(task.subject[known], return_inverse=True)[1]
+    n = int(units.max()) + 1
+    weights = bootstrap_weights(n, n_boot, seed)
+    if n < reader.few:
+        weights, units = nested_weights(units, weights, seed), np.arange(len(units))
     hits, counts = zip(
         *(class_hits(truth, own.predicted[known], units, n_classes) for own in found), strict=True
     )
-    weights = bootstrap_weights(len(hits[0]), n_boot, seed)
     drawn = [
         weighted_auc(truth, own.scores[known], again.compared[known], units, weights)
         for again, own in zip(tasks, found, strict=True)
-        if areas
+        if task.level in reader.areas
     ]
     return Draws(
         accuracy=np.mean([own.accuracy for own in found], axis=0),
@@ -424,7 +434,7 @@ def _drawn(
         auc=np.mean([own.auc for own in found], axis=0),
         auc_samples=np.mean(drawn, axis=0) if drawn else np.empty(0),
         folds=[value for own in found for value in own.per_fold],
-        n=len(hits[0]),
+        n=n,
         chance=chance_level(n_classes),
     )
 

@@ -31,7 +31,8 @@ class Fitted:
     codes : list of (mean, variance), each of shape (trial, latent)
         Of all trials by each fold's encoder.
     scans : list of dict of str to SCAN
-        By label, one dict per fold.
+        By label, one dict per fold; a label of participants is not there where the training part
+        has one class of it.
     """
 
     folds: list[Fold]
@@ -179,7 +180,9 @@ def fit_targets(
         for encoder, (train, _) in zip(fitted.encoders, own, strict=True):
             pair = encoder.transform(signal, return_variance=True)
             fitted.codes.append((np.asarray(pair[0]), np.asarray(pair[1])))
-            fitted.scans.append(fit_scans(encoder, signal.isel(trial=train), targets, train, scan))
+            # Without the only session of somebody, one person may be left: nothing to tell apart.
+            told = [t for t in targets if t.within or len(set(t.codes[train].tolist()) - {-1}) > 1]
+            fitted.scans.append(fit_scans(encoder, signal.isel(trial=train), told, train, scan))
         found.append(fitted)
     return found
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eeg.held_out import Plan, condition_plans, subject_plan, tested_units
+from eeg.held_out import Plan, condition_plans, subject_plan, units_scored
 from eeg.readings import (
     Draws,
     Key,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from neuro.stage import Context
 
 QUESTIONS = ("condition", "subject")
-FEW = 6  # units below which an interval is said to be a rough one
+FEW = 6  # units below which trials are resampled inside them, and the interval is called rough
 _TESTED = "single_trial"  # the level of conditions
 
 
@@ -179,7 +179,7 @@ def _evaluate(
         fitted,
         plan.data,
         [plan.target],
-        reader=Reader(plan.unit, levels, (), identity=not plan.target.within),
+        reader=Reader(plan.unit, levels, (), identity=not plan.target.within, few=FEW),
         levels=levels,
         random_state=seed,
         **{name: value for name, value in settings.items() if name != "scan"},
@@ -260,7 +260,7 @@ def _split(plan: Plan) -> str:
 def _notes(result: WithinEvaluation) -> list[str]:
     notes = []
     for plan in result.plans:
-        tested = tested_units(plan)
+        tested = units_scored(plan)
         if len(tested) < FEW:
             whose = f" of {plan.name}" if plan.name else ""
             notes.append(

@@ -222,6 +222,45 @@ def bootstrap_weights(n_units: int, n_boot: int = 2000, random_state: int = 0) -
     return rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_boot)
 
 
+def nested_weights(
+    units: ArrayLike, weights: ArrayLike, random_state: int = 0
+) -> NDArray[np.int64]:
+    """Resample the rows inside every unit that a bootstrap sample holds.
+
+    Two or three units can agree by luck, and a bootstrap over units alone then gives an interval
+    narrower than the error of their rows. This one is never narrower; it is cautious, as
+    the spread of units holds the error of rows already.
+
+    Parameters
+    ----------
+    units : array_like of int, shape (n,)
+        The number of each row's unit.
+    weights : array_like of int, shape (n_boot, n_units)
+        From `bootstrap_weights`.
+    random_state : int
+
+    Returns
+    -------
+    ndarray of int, shape (n_boot, n)
+        How often each row enters each sample; each unit drawn brings as many rows as it has.
+
+    Examples
+    --------
+    >>> nested_weights([0, 0, 1], [[2, 0], [1, 1]]).sum(axis=1).tolist()
+    [4, 3]
+    """
+    units, weights = np.asarray(units), np.asarray(weights)
+    rng = np.random.default_rng([random_state, 1])
+    found = np.zeros((len(weights), len(units)), dtype=np.int64)
+    for number in range(weights.shape[1]):
+        own = np.flatnonzero(units == number)
+        if len(own):
+            found[:, own] = rng.multinomial(
+                weights[:, number] * len(own), np.full(len(own), 1 / len(own))
+            )
+    return found
+
+
 def percentile_interval(
     samples: ArrayLike, *, level: float = 0.95, n_units: int | None = None
 ) -> tuple[float, float]:
