@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from eeg.figures import intervals_figure
-from eeg.readings import Readings
+from eeg.readings import Key, Readings
 from eeg.scan_plots import OWN
 from neuro.report import Block, Figure, Table, Text
-from neuro.validation import Estimate
+from neuro.validation import Estimate, shuffled_band
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +72,7 @@ def table(readings: Readings, label: str, level: str) -> Rows:
     for key in keys:
         own, area = readings.accuracy[key], readings.auc.get(key, Estimate())
         mean, sd = readings.spread.get(key, (None, None))
-        band = readings.bands[key] if key[1] != "shuffled" else (None, None, None)
+        band, area_band = _bands(readings, key)
         rows.append(
             {
                 "representation": key[1],
@@ -78,8 +80,8 @@ def table(readings: Readings, label: str, level: str) -> Rows:
                 "low": own.low,
                 "high": own.high,
                 "chance": own.chance,
-                "shuffled low": band[1],
-                "shuffled high": band[2],
+                "shuffled low": band[0],
+                "shuffled high": band[1],
                 "p": own.p,
                 "p_corrected": own.p_corrected,
                 "fold mean": mean,
@@ -87,13 +89,61 @@ def table(readings: Readings, label: str, level: str) -> Rows:
                 "auc": area.value,
                 "auc low": area.low,
                 "auc high": area.high,
+                "auc shuffled low": area_band[0],
+                "auc shuffled high": area_band[1],
                 "auc p": area.p,
+                "auc p_corrected": area.p_corrected,
                 "n": own.n,
                 "of": own.n_unit,
             }
         )
     # Last stands what it is measured against.
     return sorted(rows, key=lambda row: row["representation"] == "shuffled")
+
+
+def _bands(readings: Readings, key: Key) -> list[tuple[float | None, float | None]]:
+    """Where 95 % of the balanced accuracies and of the areas of shuffled labels fall."""
+    found: list[tuple[float | None, float | None]] = []
+    draws = readings.draws.get(key)
+    for null in (draws.accuracy[1:], draws.auc[1:]) if draws else (np.empty(0), np.empty(0)):
+        known = null[np.isfinite(null)]
+        found.append(shuffled_band(known)[1:] if len(known) else (None, None))
+    return found
+
+
+def shown(rows: Rows) -> Rows:
+    """Put value and interval into one column each, so that a table fits a page."""
+    return [
+        {
+            "representation": row["representation"].replace("_", " "),
+            "balanced accuracy": _with_interval(row["balanced_accuracy"], row["low"], row["high"]),
+            "shuffled": _range(row["shuffled low"], row["shuffled high"]),
+            "p": row["p_corrected"],
+            "over folds": _spread(row["fold mean"], row["fold sd"]),
+            "AUC": _with_interval(row["auc"], row["auc low"], row["auc high"]),
+            "AUC shuffled": _range(row["auc shuffled low"], row["auc shuffled high"]),
+            "p (AUC)": row["auc p_corrected"],
+        }
+        for row in rows
+    ]
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    return "–" if value is None else f"{value:.3f} {_range(low, high)}".strip()
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
+
+
+def _spread(mean: float | None, sd: float | None) -> str:
+    return "" if mean is None or sd is None else f"{mean:.2f} ± {sd:.2f}"
+
+
+def _block(rows: Rows, caption: str) -> Table:
+    first = rows[0]
+    told = f"n = {first['n']} {first['of']}s; chance {first['chance']:.3g}, of the area 0.5."
+    return Table(shown(rows), f"{caption} {told}")
 
 
 def condition_blocks(found: WithinEvaluation) -> list[Block]:
@@ -105,8 +155,9 @@ def condition_blocks(found: WithinEvaluation) -> list[Block]:
             "the subject's other runs: encoder, autoencoder, components, SCAN, classifier and "
             "statistics. Single trials were classified by a linear discriminant whose shrinkage is "
             "tuned on left-out training runs; SCAN reads them by itself. Areas compare trials of "
-            "one run. Intervals come from resampled runs, p and the shuffled band from labels "
-            "shuffled inside runs. The means over subjects speak of these subjects only."
+            "one run. Intervals come from resampled runs (of fewer than six, from their trials "
+            "too), p and the shuffled band from labels shuffled inside runs. The means over "
+            "subjects speak of these subjects only."
         ),
         Figure(
             _figure({"all subjects": found.condition, **found.by_subject}, "single_trial", "auc"),
@@ -115,10 +166,10 @@ def condition_blocks(found: WithinEvaluation) -> list[Block]:
         ),
     ]
     rows = table(found.condition, "condition", "single_trial")
-    blocks.append(Table(rows, f"Condition: means over {n} subjects, each counting once."))
+    blocks.append(_block(rows, f"Condition: means over {n} subjects, each counting once."))
     for who, readings in found.by_subject.items():
         own = table(readings, "condition", "single_trial")
-        blocks.append(Table(own, f"Condition in subject {who} (p corrected over subjects, Holm)."))
+        blocks.append(_block(own, f"Condition in subject {who} (p corrected over subjects, Holm)."))
     return blocks
 
 
@@ -144,8 +195,8 @@ def identity_blocks(readings: Readings) -> list[Block]:
             "chance; grey: where 95 % of the values fall when sessions are dealt out anew.",
         ),
         *[
-            Table(table(readings, "subject", level), f"Subject: {levels[level]}.")
-            for level in levels
+            _block(table(readings, "subject", level), f"Subject: {told}.")
+            for level, told in levels.items()
         ],
     ]
 
