@@ -287,7 +287,7 @@ def _identity_notes(result: WithinEvaluation) -> list[str]:
     if n_ways < 100:
         notes.append(
             f"there are {n_ways} different ways to deal {len(codes)} sessions out to subjects: p "
-            f"can't fall below {1 / n_ways:.2g}"
+            f"of what is refitted to them (all but SCAN) can't fall below {1 / n_ways:.2g}"
         )
     return notes
 

@@ -325,13 +325,14 @@ def test_a_subject_of_one_run_is_left_out_with_the_reason():
 
 def test_real_runs_from_files_to_report(neuro_data, tmp_path):
     folder = neuro_data / "eeg-muse-n170"
-    files = [*sorted(folder.glob("sub-01_*_eeg.csv.gz"))[:4], *folder.glob("sub-03_*run-01_*.gz")]
+    files = [*sorted(folder.glob("sub-01_*_eeg.csv.gz"))[:3], *folder.glob("sub-03_*run-01_*.gz")]
     changed = {
         "recordings.files": f"[{', '.join(map(str, files))}]",
         "encoder.max_epochs": 1,
         "encoder.n_latents": 4,
-        "within.n_shuffles": 40,
-        "within.n_boot": 200,
+        "encoder.network": "mlp",
+        "within.n_shuffles": 20,
+        "within.n_boot": 100,
     }
     sets = [part for key, value in changed.items() for part in ("--set", f"{key}={value}")]
     done = subprocess.run(
@@ -343,11 +344,13 @@ def test_real_runs_from_files_to_report(neuro_data, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "eeg-muse-n170"
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["classify.condition.beta_vae.auc"]["n"] == 6
+    assert metrics["classify.condition.beta_vae.auc"]["n"] == 5
     assert metrics["within.03.condition.scan.auc"]["n"] == 2
     assert metrics["classify.subject.window.balanced_accuracy"]["n"] == 2
     # The face's response of the first subject is in the recordings: it has to come through.
-    assert metrics["within.01.condition.erp.auc"]["low"] > 0.5
+    found = metrics["within.01.condition.erp.auc"]
+    assert found["value"] > 0.55
+    assert found["p"] < 0.05
     html = (run / "report.html").read_text()
     assert "Condition in held-out runs" in html
     assert "Subject in held-out sessions" in html
