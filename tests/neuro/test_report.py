@@ -329,7 +329,7 @@ def test_many_members_are_folded_away(tmp_path: Path) -> None:
         write_section(folder, "Training", [Text("how it went")])
     metrics = {f"vae.kept[beta={i}]": {"value": i} for i in range(5)} | {"vae.best": {"value": 1}}
     stage = StageReport("candidates", folders=folders)
-    html = write_report(tmp_path / "report.html", title="Run", stages=[stage], metrics=metrics)
+    html = build_report(tmp_path / "report.html", title="Run", stages=[stage], metrics=metrics)
     text = html.read_text()
     for label in folders:
         assert f"<details><summary>{label}</summary><h5>Training</h5>" in text
@@ -337,7 +337,7 @@ def test_many_members_are_folded_away(tmp_path: Path) -> None:
     few = StageReport("two", folders=dict(list(folders.items())[:2]))
     assert (
         "Training · beta=0"
-        in write_report(tmp_path / "few.html", title="Run", stages=[few]).read_text()
+        in build_report(tmp_path / "few.html", title="Run", stages=[few]).read_text()
     )
 
 
