@@ -29,6 +29,7 @@ from neuro.metrics import (
 from neuro.validation import (
     Estimate,
     Fold,
+    arrangements,
     bootstrap_weights,
     correct_estimates,
     is_missing,
@@ -190,7 +191,7 @@ def usable_labels(
         if name not in data.coords:
             excluded.append({"label": name, "reason": "the dataset has no such coordinate"})
             continue
-        target = _target(name, data[name].values, subjects)
+        target = target_of(name, data[name].values, subjects)
         reason = _why_not(target, subjects, n_splits)
         if reason:
             excluded.append({"label": name, "reason": reason})
@@ -199,7 +200,8 @@ def usable_labels(
     return targets, excluded
 
 
-def _target(name: str, values: NDArray[Any], subjects: Ints) -> Target:
+def target_of(name: str, values: NDArray[Any], subjects: Ints) -> Target:
+    """Number the classes of a label, and tell whether it varies inside subjects."""
     known = ~is_missing(values)
     codes = np.full(len(values), -1)
     classes, codes[known] = np.unique(values[known].astype(str), return_inverse=True)
@@ -269,6 +271,18 @@ class Task:
         Shuffles of the labels.
     labellings : ndarray of int, shape (1 + n_shuffles, row), optional
         The real labels and shuffles of another Task, to be used again on other folds.
+    identity : bool
+        The label says whose the rows are, and `subject` numbers that one's sessions: see
+        `scored`, `compared` and `_dealt`.
+
+    Attributes
+    ----------
+    scored : ndarray of int, shape (labelling, row)
+        The labels, -1 where a row can't be scored. With `identity` those are the rows of a
+        class that no other fold has: nothing is left to learn it from.
+    compared : ndarray of int, shape (row,)
+        Rows of one number are compared in ROC areas: those of one fold; with `identity`, where
+        a fold holds one class, all of them.
     """
 
     def __init__(
@@ -280,6 +294,7 @@ class Task:
         n_shuffles: int,
         seed: int,
         labellings: Ints | None = None,
+        identity: bool = False,
     ) -> None:
         self.target, self.level = target, level
         self.trials = np.flatnonzero(target.codes >= 0)
@@ -294,21 +309,26 @@ class Task:
             self.unit = np.unique(pair, return_inverse=True)[1]
         first = np.unique(self.unit, return_index=True)[1]
         self.subject, self.fold = subject[first], fold_of[self.trials][first]
+        shuffled = _dealt if identity else self._shuffled
         self.labellings = (
-            self._shuffled(codes[first], n_shuffles, seed) if labellings is None else labellings
+            shuffled(codes[first], self.subject, n_shuffles, seed)
+            if labellings is None
+            else labellings
         )
+        self.scored = learnable(self.labellings, self.fold) if identity else self.labellings
+        self.compared = np.zeros_like(self.fold) if identity else self.fold
         self.who = cohort.subjects[self.subject]
         plain = level == "subject" and not target.within
         self.names = self.who if plain else self._items(self.who)
 
-    def _shuffled(self, truth: Ints, n_shuffles: int, seed: int) -> Ints:
+    def _shuffled(self, truth: Ints, subject: Ints, n_shuffles: int, seed: int) -> Ints:
         """Return the real labels and, below them, the shuffled ones."""
         shuffled = permute_labels(
             truth,
-            self.subject,
+            subject,
             n_shuffles,
             within=self.target.within,
-            blocks=_blocks(truth, self.subject, self.fold, self.target.within),
+            blocks=_blocks(truth, subject, self.fold, self.target.within),
             random_state=seed,
         )
         return np.concatenate([truth[None], shuffled])
@@ -376,6 +396,36 @@ class Task:
                 groups=self.subject[~test],
             )
         return found
+
+
+def _dealt(truth: Ints, unit: Ints, n_shuffles: int, seed: int) -> Ints:
+    """Return the real labels and, below them, the units' labels dealt out anew.
+
+    In all ways there are, where these are not more than `n_shuffles`: the test is exact then.
+    """
+    _, first, codes = np.unique(unit, return_index=True, return_inverse=True)
+    every = arrangements(truth[first], n_shuffles)
+    if every is None:
+        return np.concatenate(
+            [truth[None], permute_labels(truth, unit, n_shuffles, random_state=seed)]
+        )
+    return np.concatenate([truth[None], every[:, codes]])
+
+
+def learnable(labellings: Ints, fold: Ints) -> Ints:
+    """Put -1 in the place of a class that occurs in one fold only, in every labelling.
+
+    Examples
+    --------
+    >>> learnable(np.array([[0, 0, 1, 2, 2]]), np.arange(5)).tolist()
+    [[0, 0, -1, 2, 2]]
+    """
+    found = labellings.copy()
+    for k in range(labellings.max() + 1):
+        has = labellings == k
+        n_folds = sum(has[:, fold == number].any(1).astype(int) for number in np.unique(fold))
+        found[has & (np.asarray(n_folds) < 2)[:, None]] = -1
+    return found
 
 
 def _unit_means(features: Features, unit: Ints, n_units: int) -> Features:

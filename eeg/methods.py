@@ -6,7 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import xarray as xr
+
+    from eeg.held_out import Plan
 
 Sentence = tuple[str, tuple[str, ...]]  # the text, and the keys of `neuro.bibtex` it cites
 
@@ -114,9 +118,46 @@ def evaluation(n_subjects: int, n_folds: int, n_shuffles: int, n_boot: int) -> l
             f"{n_subjects} subjects; every subject was held out once. Intervals are 95 % "
             f"bootstrap intervals over subjects ({n_boot} samples), p-values come from "
             f"{n_shuffles} label shuffles and are corrected over labels after Holm.",
-            ("bootstrap", "permutation", "holm", "ledoit-wolf", "sklearn"),
+            _TESTED,
         )
     ]
+
+
+def within(plans: Sequence[Plan], train_on: str, n_shuffles: int, n_boot: int) -> list[Sentence]:
+    """Describe the evaluation that holds runs and sessions out."""
+    runs = [plan for plan in plans if plan.unit == "run"]
+    said: list[Sentence] = []
+    if runs:
+        n_runs = sum(len(plan.folds) for plan in runs)
+        said.append(
+            (
+                f"The condition of single trials was predicted inside each of {len(runs)} subjects "
+                f"by holding one run out after another ({n_runs} runs); encoder, components, SCAN, "
+                "classifier and statistics were fitted to the subject's other runs. Labels were "
+                f"shuffled inside runs ({n_shuffles} times) and runs resampled inside subjects "
+                f"({n_boot} times); means are over these subjects.",
+                _TESTED,
+            )
+        )
+    for plan in plans:
+        if plan.unit == "session":
+            said.append(
+                (
+                    f"Whose a session is was predicted by holding each of {len(plan.folds)} "
+                    "sessions out; only subjects with another session were tested. The encoder "
+                    "was not told which sessions belong together. Sessions were dealt out to "
+                    "subjects anew for p, in all ways where there are few.",
+                    _TESTED,
+                )
+            )
+    if runs and train_on != "single":
+        said.append(
+            ("The encoder learned from averages of the training trials of each condition.", ())
+        )
+    return said
+
+
+_TESTED = ("bootstrap", "permutation", "holm", "ledoit-wolf", "sklearn")
 
 
 def _shown(value: Any) -> str:

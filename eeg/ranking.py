@@ -35,9 +35,9 @@ def selection_blocks(selection: Selection) -> list[Block]:
             f"Chosen: {described(best.setting, best.seed)}, by {NAMES[selection.method]} "
             f"{best.udr[selection.method]:.2f}, among {len(selection.candidates)} models of "
             f"{len(selection.groups())} settings. No label was looked at: a model ranks high where "
-            "the other seeds of its setting found the same latents, up to order and sign. Only models "
-            f"that explain at least {selection.floor:.2f} of the variance could be chosen: few "
-            "latents agree easily."
+            "the other seeds of its setting found the same latents, up to order and sign. Only "
+            f"models that explain at least {selection.floor:.2f} of the variance could be chosen: "
+            "few latents agree easily."
         ),
         *(Warning(note) for note in selection.notes),
         Figure(

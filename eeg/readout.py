@@ -144,12 +144,13 @@ def fold_auc(truth: Ints, scores: Floats, fold: Ints) -> Floats:
     """Area under the ROC curve over pairs of rows that were held out together.
 
     Scores of different folds come from different classifiers, so only pairs inside a fold are
-    compared. Several classes: the mean over one against the rest.
+    compared. The mean over every class against the rest: of two classes too, since a probability
+    near one may be rounded to a tie while the one near zero beside it is not.
 
     Parameters
     ----------
     truth : ndarray of int, shape (..., n)
-        Leading axes are labellings.
+        Leading axes are labellings; rows of class -1 are left out.
     scores : ndarray of shape (..., n, n_classes)
     fold : ndarray of int, shape (n,)
 
@@ -168,15 +169,18 @@ def fold_auc(truth: Ints, scores: Floats, fold: Ints) -> Floats:
 
     truth = np.asarray(truth)
     areas = []
-    for k in _contrasts(scores.shape[-1]):
+    for k in range(scores.shape[-1]):
         won, pairs = np.zeros(truth.shape[:-1]), np.zeros(truth.shape[:-1])
         for number in np.unique(fold):
             own = fold == number
-            rank = rankdata(scores[..., own, k], axis=-1)
+            known = truth[..., own] >= 0
+            # Rows that are left out rank below all others.
+            rank = rankdata(np.where(known, scores[..., own, k], -np.inf), axis=-1)
             has = truth[..., own] == k
-            n_has = has.sum(-1)
-            won += (rank * has).sum(-1) - n_has * (n_has + 1) / 2
-            pairs += n_has * (own.sum() - n_has)
+            n_has, n_known = has.sum(-1), known.sum(-1)
+            lowest = own.sum() - n_known
+            won += (rank * has).sum(-1) - n_has * ((n_has + 1) / 2 + lowest)
+            pairs += n_has * (n_known - n_has)
         areas.append(np.where(pairs > 0, won / np.maximum(pairs, 1), np.nan))
     return _mean_known(np.stack(areas, axis=-1))
 
@@ -199,7 +203,7 @@ def weighted_auc(truth: Ints, scores: Floats, fold: Ints, units: Ints, weights: 
     """
     drawn = np.asarray(weights, dtype=float)[:, units]
     areas = []
-    for k in _contrasts(scores.shape[-1]):
+    for k in range(scores.shape[-1]):
         won, pairs = np.zeros(len(drawn)), np.zeros(len(drawn))
         for number in np.unique(fold):
             has = np.flatnonzero((fold == number) & (truth == k))
@@ -210,10 +214,6 @@ def weighted_auc(truth: Ints, scores: Floats, fold: Ints, units: Ints, weights: 
             pairs += drawn[:, has].sum(1) * drawn[:, rest].sum(1)
         areas.append(np.where(pairs > 0, won / np.maximum(pairs, 1e-12), np.nan))
     return _mean_known(np.stack(areas, axis=-1))
-
-
-def _contrasts(n_classes: int) -> range:
-    return range(1, 2) if n_classes == 2 else range(n_classes)
 
 
 def _mean_known(values: Floats) -> Floats:

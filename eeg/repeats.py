@@ -31,7 +31,8 @@ class Fitted:
     codes : list of (mean, variance), each of shape (trial, latent)
         Of all trials by each fold's encoder.
     scans : list of dict of str to SCAN
-        By label, one dict per fold.
+        By label, one dict per fold; a label of participants is not there where the training part
+        has one class of it.
     """
 
     folds: list[Fold]
@@ -123,6 +124,45 @@ def fit_repeats(
 
     seeds = [random_state + number for number in range(n_repeats)]
     folds = [make_folds(data, labels, n_splits=n_splits, random_state=s) for s in seeds]
+    return fit_targets(
+        estimator,
+        data,
+        usable_labels(data, labels, n_splits)[0],
+        folds,
+        seeds=seeds,
+        scan=scan,
+        autoencoder=autoencoder,
+        scratch=scratch,
+        progress=progress,
+    )
+
+
+def fit_targets(
+    estimator: Any,
+    data: xr.Dataset,
+    targets: Sequence[Target],
+    folds: Sequence[list[Fold]],
+    *,
+    seeds: Sequence[int] = (0,),
+    scan: SCAN | None = None,
+    autoencoder: bool = True,
+    scratch: Path | None = None,
+    progress: Callable[..., Any] | None = None,
+) -> list[Fitted]:
+    """Fit as `fit_repeats` does, where targets and folds are known.
+
+    Parameters
+    ----------
+    estimator, data, scan, autoencoder, scratch, progress
+        As in `fit_repeats`.
+    targets : sequence of Target
+    folds, seeds : sequence
+        One for each repeat.
+
+    Returns
+    -------
+    list of Fitted
+    """
     members, subsets = [], []
     for seed, own in zip(seeds, folds, strict=True):
         for beta in (estimator.beta, 0.0) if autoencoder else (estimator.beta,):
@@ -133,15 +173,16 @@ def fit_repeats(
         members, signal, subsets=subsets, scratch=scratch, progress=progress
     )
     found = []
-    targets, _ = usable_labels(data, labels, n_splits)
+    size = len(members) // len(folds)
     for number, own in enumerate(folds):
-        size = len(members) // n_repeats
         mine = members[size * number : size * (number + 1)]
-        fitted = Fitted(own, mine[:n_splits], mine[n_splits:])
+        fitted = Fitted(own, mine[: len(own)], mine[len(own) :])
         for encoder, (train, _) in zip(fitted.encoders, own, strict=True):
             pair = encoder.transform(signal, return_variance=True)
             fitted.codes.append((np.asarray(pair[0]), np.asarray(pair[1])))
-            fitted.scans.append(fit_scans(encoder, signal.isel(trial=train), targets, train, scan))
+            # Without the only session of somebody, one person may be left: nothing to tell apart.
+            told = [t for t in targets if t.within or len(set(t.codes[train].tolist()) - {-1}) > 1]
+            fitted.scans.append(fit_scans(encoder, signal.isel(trial=train), told, train, scan))
         found.append(fitted)
     return found
 

@@ -248,7 +248,7 @@ def _numbers(
     from sklearn.metrics import roc_auc_score
 
     from neuro.metrics import chance_level, class_hits, weighted_balanced_accuracy
-    from neuro.validation import bootstrap_weights, percentile_interval
+    from neuro.validation import bootstrap_weights, exact_interval, percentile_interval
 
     known = truth != MISSING
     y, p = truth[known], np.asarray(probability, dtype=float)[known]
@@ -257,11 +257,12 @@ def _numbers(
     samples = weighted_balanced_accuracy(hits, counts, bootstrap_weights(len(y), n_boot, seed))
     whole = weighted_balanced_accuracy(hits, counts, np.ones((1, len(y))))
     low, high = percentile_interval(samples)
+    ends = (low, high) if low < high else exact_interval(float(whole[0]), len(y))
     one = p[:, 1] if n_classes == 2 else p / p.sum(1, keepdims=True)
     auc = roc_auc_score(
         y, one, multi_class="ovr", labels=None if n_classes == 2 else range(n_classes)
     )
     return {
-        "balanced_accuracy": float(whole[0]), "low": low, "high": high, "auc": float(auc),
+        "balanced_accuracy": float(whole[0]), "low": ends[0], "high": ends[1], "auc": float(auc),
         "chance": chance_level(n_classes), "n": len(y),
     }  # fmt: skip

@@ -300,3 +300,42 @@ def scan_evaluate(
     return scan_scores.cross_validate(
         context, encoder, parts.expect_scan(scan), epochs, params.model_dump()
     )
+
+
+class WithinEvaluateParams(Params):
+    """What is predicted where runs and sessions are held out."""
+
+    predict: list[Literal["condition", "subject"]] = Field(["condition", "subject"], min_length=1)
+    """condition: of single trials, holding each run of a subject out of the subject's others.
+    subject: whose a session is, holding each session out."""
+    windows: dict[str, tuple[Seconds, Seconds]] | None = None
+    """Time windows of the hand-made features by name; by default the standard components."""
+    groups: dict[str, list[str]] | None = None
+    """Groups of channels that the hand-made features average; by default every channel alone."""
+    n_shuffles: int = Field(200, ge=20)
+    """Label shuffles behind the chance band and the p-values."""
+    n_boot: int = Field(2000, ge=100)
+    """Bootstrap samples of runs (sessions) behind the intervals."""
+    seed: int = 0
+    """Seed of training, shuffles and bootstrap."""
+
+
+@stage("eeg-within-evaluate", version=1)
+def within_evaluate(
+    epochs: Dataset,
+    encoder: Encoder,
+    params: WithinEvaluateParams,
+    context: Context,
+    scan: Encoder | None = None,
+) -> Table:
+    """Predict the condition in held-out runs of a subject, and the subject in held-out sessions.
+
+    For recordings of few people with several runs or sessions each, named like
+    sub-01_ses-01_run-01. The encoder (and SCAN) lend their parameters; they, the autoencoder
+    (beta = 0), the principal components and every statistic are refitted in each fold. Intervals
+    are over runs (sessions): they speak of these people, not of others.
+    """
+    from eeg import parts, within_report
+
+    lent = None if scan is None else parts.expect_scan(scan)
+    return within_report.evaluate(context, encoder, lent, epochs, params.model_dump())

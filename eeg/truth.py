@@ -92,7 +92,8 @@ def match_factors(
         known = np.isfinite(signed[:, k])
         value = float(signed[known, k].mean()) if known.any() else None
         low, high = percentile_interval(samples[known, k].mean(0)) if known.any() else (None, None)
-        estimate = Estimate(value, low, high, n=len(people), n_unit="subject", chance=0.0)
+        n = len(np.unique(np.concatenate([unit[test] for _, test in fitted.folds])))
+        estimate = Estimate(value, low, high, n=n, n_unit="subject", chance=0.0)
         found.append(FactorMatch(name.removeprefix("factor_"), estimate, chosen[k]))
     return found
 

@@ -12,6 +12,7 @@ import typer
 
 from neuro import console
 from neuro.console import guarded
+from neuro.runner.cores import let_threads_sleep
 
 app = typer.Typer(
     name="neuro",
@@ -63,6 +64,7 @@ RUNS = Path("runs")
 
 def main() -> None:
     """Run the command line (the console script ``neuro``)."""
+    let_threads_sleep()
     words = sys.argv[1:]
     own = words[: words.index("--")] if "--" in words else words
     if "--debug" in own:  # allowed anywhere, as people add it behind a command that failed

@@ -151,8 +151,17 @@ def _all_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     caption = (
         "Intervals are 95 %; “baseline” and “chance” are what the value is to be held against."
     )
-    tables = [f"<h5>{escape(g)}</h5>{metrics_html(m)}" for g, m in groups.items()]
+    tables = [f"<h5>{escape(g)}</h5>{_with_members_folded(m)}" for g, m in groups.items()]
     return f'<p class="neuro-caption">{caption}</p>{"".join(tables)}'
+
+
+def _with_members_folded(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write a table of metrics; those of the members of a sweep, which are many, fold away."""
+    members = {name: m for name, m in metrics.items() if name.endswith("]")}
+    own = {name: m for name, m in metrics.items() if name not in members}
+    folded = f"<details><summary>{len(members)} of single members</summary>"
+    folded += f"{metrics_html(members)}</details>"
+    return (metrics_html(own) if own else "") + (folded if members else "")
 
 
 # -- methods and provenance at the end ---------------------------------------------------------

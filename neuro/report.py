@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +51,10 @@ __all__ = [
     "write_section",
 ]
 
-FORMAT = 1  # raise it whenever the same content is written differently
+FORMAT = 2  # raise it whenever the same content is written differently
 MAX_BYTES = 14_000_000  # of figures and the rest; mne's own scripts take another 1 MB
 MAX_PARTS = 24  # items or sweep members of one stage whose sections are shown
+FEW_PARTS = 3  # beyond so many, items and members are folded away
 VOLATILE = {"created", "started", "finished", "duration", "peak_memory", "status", "reason"}
 
 
@@ -159,15 +161,31 @@ def _add_stage(report: mne.Report, stage: StageReport, parts: _Parts, shown: set
     labels = list(dict.fromkeys(label for label, _ in parts))
     kept = set(labels[:MAX_PARTS])
     tag = re.sub(r"[^\w-]", "-", stage.name) or "stage"
-    for label, section in parts:
-        if label in kept:
-            html = "".join(_shown_block(block, shown) for block in section.blocks)
-            title = f"{section.title} · {label}" if label else section.title
-            report.add_html(html, title, section=stage.name, tags=(tag,))
+    where = {"section": stage.name, "tags": (tag,)}
+    if len(labels) > FEW_PARTS:
+        html = "".join(_folded(label, parts, shown) for label in labels if label in kept)
+        report.add_html(html, f"{len(labels)} items or members, one by one", **where)
+    for label, section in parts if len(labels) <= FEW_PARTS else ():
+        title = f"{section.title} · {label}" if label else section.title
+        report.add_html(_section_html(section, shown), title, **where)
     if len(labels) > MAX_PARTS:
         left = [label for label in labels if label not in kept]
         text = f"Not shown here, but stored with their results: {', '.join(left)}."
-        report.add_html(text_html(text), f"{len(left)} more", section=stage.name, tags=(tag,))
+        report.add_html(text_html(text), f"{len(left)} more", **where)
+
+
+def _folded(label: str, parts: _Parts, shown: set[Path]) -> str:
+    """Fold one of many items away under its name: a sweep must not bury what came of it."""
+    own = (
+        f"<h5>{escape(section.title)}</h5>{_section_html(section, shown)}"
+        for name, section in parts
+        if name == label
+    )
+    return f"<details><summary>{escape(label or 'all')}</summary>{''.join(own)}</details>"
+
+
+def _section_html(section: Section, shown: set[Path]) -> str:
+    return "".join(_shown_block(block, shown) for block in section.blocks)
 
 
 def _shown_block(block: Block, shown: set[Path]) -> str:

@@ -8,7 +8,7 @@ Every stage describes a number by an `Estimate` and hands it over by `Estimate.r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -222,6 +222,45 @@ def bootstrap_weights(n_units: int, n_boot: int = 2000, random_state: int = 0) -
     return rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_boot)
 
 
+def nested_weights(
+    units: ArrayLike, weights: ArrayLike, random_state: int = 0
+) -> NDArray[np.int64]:
+    """Resample the rows inside every unit that a bootstrap sample holds.
+
+    Two or three units can agree by luck, and a bootstrap over units alone then gives an interval
+    narrower than the error of their rows. This one is never narrower; it is cautious, as
+    the spread of units holds the error of rows already.
+
+    Parameters
+    ----------
+    units : array_like of int, shape (n,)
+        The number of each row's unit.
+    weights : array_like of int, shape (n_boot, n_units)
+        From `bootstrap_weights`.
+    random_state : int
+
+    Returns
+    -------
+    ndarray of int, shape (n_boot, n)
+        How often each row enters each sample; each unit drawn brings as many rows as it has.
+
+    Examples
+    --------
+    >>> nested_weights([0, 0, 1], [[2, 0], [1, 1]]).sum(axis=1).tolist()
+    [4, 3]
+    """
+    units, weights = np.asarray(units), np.asarray(weights)
+    rng = np.random.default_rng([random_state, 1])
+    found = np.zeros((len(weights), len(units)), dtype=np.int64)
+    for number in range(weights.shape[1]):
+        own = np.flatnonzero(units == number)
+        if len(own):
+            found[:, own] = rng.multinomial(
+                weights[:, number] * len(own), np.full(len(own), 1 / len(own))
+            )
+    return found
+
+
 def percentile_interval(
     samples: ArrayLike, *, level: float = 0.95, n_units: int | None = None
 ) -> tuple[float, float]:
@@ -249,6 +288,35 @@ def percentile_interval(
     tail = _tail(level, n_units)
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def exact_interval(
+    value: float, n_units: int, *, level: float = 0.95
+) -> tuple[float | None, float | None]:
+    """Take the interval of a share that is 1 or 0, for which a bootstrap gives no width.
+
+    Parameters
+    ----------
+    value : float
+        The share of right units: 1 or 0; for others there is no interval.
+    n_units : int
+        How many units, each right or wrong.
+    level : float
+        Coverage.
+
+    Returns
+    -------
+    low, high : float, or None
+        Of Clopper and Pearson (1934).
+
+    Examples
+    --------
+    >>> low, high = exact_interval(1.0, 4)
+    >>> round(low, 3), high
+    (0.398, 1.0)
+    """
+    edge = ((1 - level) / 2) ** (1 / n_units)
+    return {1.0: (edge, 1.0), 0.0: (0.0, 1 - edge)}.get(value, (None, None))
 
 
 def _tail(level: float, n_units: int | None) -> float:
@@ -471,6 +539,44 @@ def _shuffled_rows(
     rows = np.empty_like(drawn)
     rows[:, home] = drawn
     return rows
+
+
+def arrangements(y: ArrayLike, limit: int) -> NDArray[np.intp] | None:
+    """List all other orders of a few labels, for an exact permutation test.
+
+    Parameters
+    ----------
+    y : array_like of int, shape (n,)
+    limit : int
+        Most orders to list.
+
+    Returns
+    -------
+    ndarray of int, shape (m, n), or None
+        Every distinct order but `y` itself; None where there are more than `limit`, or none.
+
+    Examples
+    --------
+    >>> arrangements([0, 0, 1], 10).tolist()
+    [[0, 1, 0], [1, 0, 0]]
+    """
+    y = np.asarray(y, dtype=np.intp)
+    counts = np.unique(y, return_counts=True)[1]
+    total = math.factorial(len(y)) // math.prod(math.factorial(int(count)) for count in counts)
+    if not 1 < total <= limit + 1:
+        return None
+    orders = np.array(list(_orders(tuple(sorted(y.tolist())))), dtype=np.intp)
+    return orders[(orders != y).any(1)]
+
+
+def _orders(left: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield the distinct orders of sorted labels."""
+    if not left:
+        yield ()
+    for value in dict.fromkeys(left):
+        place = left.index(value)
+        for rest in _orders(left[:place] + left[place + 1 :]):
+            yield (value, *rest)
 
 
 def permutation_p(observed: ArrayLike, null: ArrayLike) -> Any:

@@ -15,6 +15,16 @@ THREAD_VARIABLES = (
 )
 
 
+def let_threads_sleep() -> None:
+    """Ask OpenMP for threads that sleep while they wait; to be called before torch is loaded.
+
+    By default they spin. Where another process wants their core too, a spinning thread holds up
+    the one that it waits for, and small layers take many times as long. What the user has set
+    stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

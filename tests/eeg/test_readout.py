@@ -51,6 +51,18 @@ def test_areas_of_many_labellings_and_of_drawn_units():
     assert_allclose(weighted_auc(truth[0], scores[0], fold, np.arange(20), weights), [again])
 
 
+def test_rows_without_a_class_are_left_out_of_areas():
+    rng = np.random.default_rng(2)
+    truth, fold = rng.integers(3, size=(4, 24)), np.arange(24) % 2
+    scores = rng.random((4, 24, 3))
+    left = truth.copy()
+    left[rng.random(truth.shape) < 0.3] = -1
+    expected = [
+        fold_auc(t[t >= 0], s[t >= 0], fold[t >= 0]) for t, s in zip(left, scores, strict=True)
+    ]
+    assert_allclose(fold_auc(left, scores, fold), expected)
+
+
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_classifiers_find_separated_classes(classifier, n_classes):

@@ -90,8 +90,10 @@ PROBE = """<script>
   seen.names = [...document.querySelectorAll(".control label span")].map((one) => one.textContent);
   seen.focusable = [...document.querySelectorAll("input, select, button")].every((one) =>
     one.tabIndex === 0 && (one.labels === null || one.labels.length || one.textContent));
-  seen.fits = document.documentElement.scrollWidth <= window.innerWidth;
-  parent.postMessage(seen, "*");
+  window.addEventListener("load", () => {  // laid out only then
+    seen.fits = document.documentElement.scrollWidth <= window.innerWidth;
+    parent.postMessage(seen, "*");
+  });
 })();
 </script>"""
 

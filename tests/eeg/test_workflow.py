@@ -163,7 +163,10 @@ def test_continuous_csv_with_events_from_files_to_report(neuro_data: Path, tmp_p
     runs = neuro_data / "eeg-muse-p300"
     files = [runs / f"sub-0{s}_ses-0{n}_run-01_eeg.csv.gz" for s, n in ((1, 1), (2, 1), (3, 2))]
     listed = "[" + ", ".join(map(str, files)) + "]"
-    cli("run", "eeg-muse-p300", "--out", tmp_path, *sets(), "--set", f"recordings.files={listed}")
+    cli(
+        "run", "eeg-muse-p300", "--out", tmp_path, "--until", "evaluation", *sets(),
+        "--set", f"recordings.files={listed}",
+    )  # fmt: skip
     data = open_dataset(tmp_path / "eeg-muse-p300" / "epochs")
     assert data.channel.values.tolist() == ["TP9", "AF7", "AF8", "TP10"]
     assert set(data.condition.values.tolist()) == {"nontarget", "target"}

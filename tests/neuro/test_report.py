@@ -323,6 +323,24 @@ def test_many_items_are_named_rather_than_shown(tmp_path: Path) -> None:
     assert "sub-29" in text
 
 
+def test_many_members_are_folded_away(tmp_path: Path) -> None:
+    folders = {f"beta={i}": tmp_path / str(i) for i in range(5)}
+    for folder in folders.values():
+        write_section(folder, "Training", [Text("how it went")])
+    metrics = {f"vae.kept[beta={i}]": {"value": i} for i in range(5)} | {"vae.best": {"value": 1}}
+    stage = StageReport("candidates", folders=folders)
+    html = build_report(tmp_path / "report.html", title="Run", stages=[stage], metrics=metrics)
+    text = html.read_text()
+    for label in folders:
+        assert f"<details><summary>{label}</summary><h5>Training</h5>" in text
+    assert "5 of single members" in text
+    few = StageReport("two", folders=dict(list(folders.items())[:2]))
+    assert (
+        "Training · beta=0"
+        in build_report(tmp_path / "few.html", title="Run", stages=[few]).read_text()
+    )
+
+
 def test_the_file_stays_small(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).bytes(3_000_000)
     picture = tmp_path / "noise.png"

@@ -7,16 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from scipy import stats
 
 from neuro.errors import InputError
 from neuro.validation import (
     Estimate,
+    arrangements,
     bootstrap_interval,
     bootstrap_weights,
     correct,
     correct_estimates,
+    exact_interval,
     grouped_folds,
     is_missing,
+    nested_weights,
     paired_difference,
     percentile_interval,
     permutation_p,
@@ -258,6 +262,39 @@ def test_shuffled_band_contains_most_of_the_null():
     mean, low, high = shuffled_band(null)
     assert_allclose(mean, 0.5, atol=0.01)
     assert_allclose(np.mean((null >= low) & (null <= high)), 0.95, atol=0.005)
+
+
+@pytest.mark.parametrize(("y", "n"), [([0, 0, 1, 2, 2], 29), ([0, 1, 1], 2), ([1, 2, 0], 5)])
+def test_other_orders_of_labels_are_listed_once(y, n):
+    found = arrangements(y, 200)
+    assert len(found) == n == len({tuple(row) for row in found.tolist()})
+    assert y not in found.tolist()
+    assert (np.sort(found, axis=1) == np.sort(y)).all()
+
+
+def test_orders_that_are_too_many_or_none_are_not_listed():
+    assert arrangements([0, 0, 1, 2, 2], 28) is None
+    assert arrangements([1, 1], 10) is None
+
+
+def test_rows_are_resampled_inside_the_units_that_were_drawn():
+    units = np.repeat([0, 1, 2], [5, 3, 8])
+    weights = bootstrap_weights(3, 500)
+    found = nested_weights(units, weights)
+    for number, size in enumerate((5, 3, 8)):
+        assert (found[:, units == number].sum(1) == size * weights[:, number]).all()
+    values = np.random.default_rng(0).normal(size=16)
+    spread = (found @ values / found.sum(1)).std()
+    plain = weights[:, units]
+    assert spread > (plain @ values / plain.sum(1)).std()
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_the_exact_interval_is_that_of_clopper_and_pearson(n):
+    expected = stats.binomtest(n, n).proportion_ci(method="exact")
+    assert_allclose(exact_interval(1.0, n), expected)
+    assert_allclose(exact_interval(0.0, n), (0, 1 - expected.low))
+    assert exact_interval(0.5, n) == (None, None)
 
 
 class _Context:
