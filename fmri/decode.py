@@ -106,7 +106,7 @@ def _with_voxels(
     data: xr.Dataset, values: NDArray[np.float32], contract: VoxelContract
 ) -> xr.Dataset:
     assert contract.ijk is not None  # noqa: S101 - for the type checker
-    coords: dict[str, Any] = {k: c for k, c in data.coords.items() if c.dims == ("trial",)}
+    coords: dict[str, Any] = {str(k): c for k, c in data.coords.items() if c.dims == ("trial",)}
     coords |= {name: ("voxel", contract.ijk[:, n]) for n, name in enumerate("ijk")}
     attrs = {**data.attrs, "affine": contract.affine or "null"}
     return xr.Dataset({"signal": (("trial", "voxel"), values)}, coords=coords, attrs=attrs)

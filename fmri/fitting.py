@@ -83,7 +83,7 @@ RECIPES: dict[str, Recipe] = {
             softclip_temperatures=(0.07, 0.07),
             learning_rate=5e-4,
         ),
-        prior_max_epochs=60,
+        prior_max_epochs=20,
         rise=6.0,
         staged=True,
         centre=True,
@@ -169,7 +169,7 @@ def _once(
 def recipe_of(estimator: MindEye) -> Recipe:
     """Return the preset's recipe with the estimator's own parameters in it."""
     known = RECIPES[estimator.preset]
-    weights = {
+    weights: dict[str, Any] = {
         "loss": estimator.loss,
         "learning_rate": estimator.learning_rate,
         "weight_decay": estimator.weight_decay,
@@ -377,7 +377,7 @@ def _start(estimator: MindEye, model: Model, data: _Data, start: Model | None, s
         model.start = Start(known.basis, known.offset, known.codes)
         maps = _maps(estimator, data, known.basis, known.offset, seed)
         with torch.no_grad():
-            for layer, (own, _) in zip(model.network.first, maps.values(), strict=True):
+            for layer, (own, _) in zip(_layers(model), maps.values(), strict=True):
                 layer.weight.copy_((own @ known.codes[:-1]).T)
                 layer.bias.copy_(known.codes[-1])
 
@@ -406,6 +406,10 @@ def _scores(
     return ((flat - offset.numpy()) @ own.T / np.square(own).sum(1))[back]
 
 
+def _layers(model: Model) -> list[torch.nn.Linear]:
+    return [layer for layer in model.network.first if isinstance(layer, torch.nn.Linear)]
+
+
 def _code_map(estimator: MindEye, model: Model, data: _Data, seed: int) -> torch.Tensor:
     """Regress what the trained first layers give on predicted scores, for new subjects.
 
@@ -415,9 +419,7 @@ def _code_map(estimator: MindEye, model: Model, data: _Data, seed: int) -> torch
     maps = _maps(estimator, data, model.start.basis, model.start.offset, seed)
     left, right = [], []
     with torch.inference_mode():
-        for number, (layer, (own, _)) in enumerate(
-            zip(model.network.first, maps.values(), strict=True)
-        ):
+        for number, (layer, (own, _)) in enumerate(zip(_layers(model), maps.values(), strict=True)):
             x = torch.from_numpy(data.values[number][data.train[number]])
             left.append(np.c_[(x @ own).numpy(), np.ones(len(x), np.float32)])
             right.append(layer(x).numpy())
@@ -479,7 +481,14 @@ class _Run:
         kept = kept_signal() if self.model.prior is not None else torch.ones(1)
         prior = None if stage == "brain" else self.model.prior
         objective = MindEyeObjective(
-            self.model.network, prior, self.model.scale, kept, *self.banks, weights, stage
+            self.model.network,
+            prior,
+            self.model.scale,
+            kept,
+            self.banks[0],
+            self.banks[1],
+            weights,
+            stage,
         )
         objective.rise = min(0.5, self.recipe.rise / max(max_epochs, 1))
         objective.total_epochs = max_epochs
@@ -520,7 +529,10 @@ class _Run:
         whole = self.recipe.prior_batch_size if stage == "prior" else self.recipe.batch_size
         share = max(2, whole // len(parts))
         for number, part in enumerate(parts):
-            arrays = {"x": self.data.values[number], "row": self.data.rows[number]}
+            arrays: dict[str, NDArray[Any]] = {
+                "x": self.data.values[number],
+                "row": self.data.rows[number],
+            }
             most = max(2, len(part) // self.recipe.min_batches)
             size = min(share, most) if training else min(_VALIDATION_ROWS, len(part))
             sources[self.data.contracts[number].name] = Batches(

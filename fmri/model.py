@@ -117,7 +117,7 @@ class Model:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return every tensor by a prefixed name."""
-        arrays = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for prefix, module in self._modules().items():
             arrays |= {f"{prefix}.{k}": t.numpy() for k, t in module.state_dict().items()}
         if self.start is not None:
@@ -140,8 +140,9 @@ class Model:
                 raise ContractError(f"the weights are not of this network: {error}") from error
         found = _under(arrays, "start")
         if found:
-            own = {k: torch.from_numpy(found[k].copy()) for k in ("basis", "offset", "codes")}
-            self.start = Start(**own)
+            self.start = Start(
+                *(torch.from_numpy(found[k].copy()) for k in ("basis", "offset", "codes"))
+            )
 
     def _modules(self) -> dict[str, nn.Module]:
         named = {"network": self.network, "prior": self.prior, "scale": self.scale}

@@ -191,12 +191,12 @@ def as_subjects(X: Any, stimulus: ArrayLike | None = None) -> list[Subject]:
         return found
     signal = _labelled(X)
     given = _column(signal, "stimulus", stimulus)
-    names = _column(signal, "subject")
-    if names is None:
+    whose = _column(signal, "subject")
+    if whose is None:
         return [_subject(signal, UNNAMED, np.arange(len(signal)), given)]
     return [
-        _subject(signal, str(name), np.flatnonzero(names == name), given)
-        for name in dict.fromkeys(names.tolist())
+        _subject(signal, str(name), np.flatnonzero(whose == name), given)
+        for name in dict.fromkeys(whose.tolist())
     ]
 
 

@@ -226,6 +226,7 @@ class BrainNetwork(nn.Module):
         k = len(basis)
         for subject, own in maps.items():
             layer = self.first[self.subjects.index(subject)]
+            assert isinstance(layer, nn.Linear)  # noqa: S101 - for the type checker
             layer.weight[:k] = own.T
             layer.bias[:k] = 0
         for head in (self.head, self.projector):

@@ -144,6 +144,7 @@ class MindEyeObjective(Objective):
     """
 
     monitor = "selection"
+    kept_signal: Tensor
     rise: float = 0.1
     share: float = 1.0
     total_epochs: int | None = None
