@@ -33,11 +33,11 @@ def study_images(settings: dict[str, Any]) -> xr.Dataset:
     from fmri.images import digit_images, read_images
 
     size, seed = settings["size"], settings["seed"]
-    if settings["files"] is None:
+    if settings["folder"] is None:
         found = digit_images(size, digits=settings["digits"])
         found = _drawn(found, settings["n_images"], seed)
     else:
-        found = read_images(list(settings["files"]), size=size)
+        found = read_images(settings["folder"], size=size)
     return with_parts(found, settings["test_size"], seed)
 
 

@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fmri.images import digit_images, pick
 from fmri.observer import Brain
 from fmri.responses import clean_responses, random_tokens
 from fmri.targets import Provider, compute_targets
-from neuro.errors import InputError
+from neuro.errors import DataError, InputError
 
 __all__ = ["Brain", "RandomTokens", "Simulation", "simulate"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from neuro.stage import Context, Dataset, Encoder, Files, Params, Table, stage
+from neuro.stage import Context, Dataset, Encoder, Folder, Params, Table, stage
 
 if TYPE_CHECKING:
     pass
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class ImagesParams(Params):
     """Which pictures were seen, and how they are split."""
 
-    files: Files | None = None
-    """Pictures: a folder's files, or one array file; null takes scikit-learn's real digits."""
+    folder: Folder | None = None
+    """Folder of picture files; null takes scikit-learn's real digits."""
     digits: list[int] | None = None
-    """With files null: which of the digits 0 to 9; all by default."""
+    """With folder null: which of the digits 0 to 9; all by default."""
     size: int = Field(16, ge=8, le=256)
     """Rows and columns that the pictures are brought to."""
     n_images: int | None = Field(None, ge=10)
