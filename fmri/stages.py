@@ -103,13 +103,14 @@ def betas(images: Dataset, targets: Dataset, params: BetasParams, context: Conte
     The statistics of the z-scores are those of the training trials.
     """
     from fmri import parts, plots
+    from fmri.ceilings import ceiling_estimate
 
     settings = {**params.simulate.model_dump(), "seed": params.seed}
     found = parts.study_betas(images, targets, settings)
     ceiling = parts.ceiling_of(found, parts.stimuli_of(images, "train"))
     if ceiling is not None:
-        context.metric("ceiling.median", float(ceiling.clip(0).mean()), unit="share")
-    context.metric("voxels.kept", found.sizes["voxel"], unit="voxels")
+        for name, estimate in ceiling_estimate(ceiling).items():
+            estimate.record(context, name)
     context.method(
         "The responses are those of a simulated subject whose truth is known; every session was "
         "z-scored by its training trials."

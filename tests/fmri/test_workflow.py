@@ -44,7 +44,7 @@ def test_retrieval_has_the_metrics_that_are_promised(run: Path) -> None:
         if method != "shuffled":
             assert metrics[f"identify.{method}.pairwise"]["chance"] == 0.5
     assert metrics["identify.mindeye.pairwise"]["value"] > 0.7
-    assert metrics["ceiling.median"]["value"] == pytest.approx(0.5, abs=0.15)
+    assert metrics["ceiling.median"]["value"] == pytest.approx(0.5, abs=0.2)
     assert metrics["voxels.kept"]["value"] == 80
     text = (run / "report.html").read_text()
     for title in ("Pictures", "Targets", "Betas", "Training", "Retrieval"):
