@@ -198,16 +198,10 @@ class VersatileDiffusion(Pretrained):
         return (config.image_size // config.patch_size) ** 2 + 1, int(config.projection_dim)
 
     def _call(self, condition: torch.Tensor, seeds: Sequence[int], **options: Any) -> Any:
-        with self._given(condition / condition[:, :1].norm(dim=-1, keepdim=True)):
-            pictures = [None] * len(condition)  # their embeddings are given
-            return self.pipe(image=pictures, generator=self._generators(seeds), **options).images
-
-    @contextmanager
-    def _given(self, tokens: torch.Tensor) -> Iterator[None]:
-        """Let the pipeline take these tokens for its encoding of pictures."""
         import torch
 
         encode = self.pipe._encode_prompt
+        tokens = condition / condition[:, :1].norm(dim=-1, keepdim=True)
 
         def given(_prompt: Any, device: Any, _n: int, guided: bool, _negative: Any) -> Any:
             if not guided:
@@ -215,11 +209,9 @@ class VersatileDiffusion(Pretrained):
             grey = encode([np.zeros((512, 512, 3)) + 0.5], device, 1, False, None)
             return torch.cat([grey.to(tokens).expand_as(tokens), tokens])
 
-        self.pipe._encode_prompt = given
-        try:
-            yield
-        finally:
-            del self.pipe._encode_prompt
+        with _replaced(self.pipe, "_encode_prompt", given):
+            pictures = [None] * len(condition)  # their embeddings are given
+            return self.pipe(image=pictures, generator=self._generators(seeds), **options).images
 
 
 class IPAdapter(Pretrained):
@@ -253,10 +245,12 @@ class IPAdapter(Pretrained):
         embedded = condition if condition.shape[1] == 1 else condition[:, None]
         if options["guidance_scale"] > 1:
             embedded = torch.cat([torch.zeros_like(embedded), embedded])
-        return self.pipe(
-            prompt=[self.prompt] * len(condition), ip_adapter_image_embeds=[embedded],
-            generator=self._generators(seeds), **options,
-        ).images  # fmt: skip
+        # The pipeline would repeat the embeddings by the number of prompts and so mix up trials.
+        with _replaced(self.pipe, "prepare_ip_adapter_image_embeds", lambda *_: [embedded]):
+            return self.pipe(
+                prompt=[self.prompt] * len(condition), ip_adapter_image_embeds=[embedded],
+                generator=self._generators(seeds), **options,
+            ).images  # fmt: skip
 
 
 _KINDS: tuple[type[Pretrained], ...] = (StableUnCLIP, VersatileDiffusion, IPAdapter)
@@ -368,6 +362,16 @@ def _add_adapter(pipe: Any, kind: type[Pretrained], adapter: tuple[str | Path, s
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise DataError(f"{folder}/{subfolder}/{file}: no IP-Adapter of it ({error})") from error
+
+
+@contextmanager
+def _replaced(pipe: Any, method: str, by: Any) -> Iterator[None]:
+    """Let a pipeline take embeddings where it would encode pictures."""
+    setattr(pipe, method, by)
+    try:
+        yield
+    finally:
+        delattr(pipe, method)
 
 
 @contextmanager
