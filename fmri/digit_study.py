@@ -46,10 +46,11 @@ def read_digits69(path: str | Path) -> tuple[Floats, Floats, NDArray[np.str_]]:
         Where the file is no such file.
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         table = loadmat(path)
-    except (OSError, ValueError, NotImplementedError) as error:
+    except (OSError, ValueError, NotImplementedError, MatReadError) as error:
         raise DataError(f"{path}: can't be read as a MATLAB 5 file ({error})") from error
     missing = [name for name in _VARIABLES if name not in table]
     if missing:
