@@ -342,7 +342,7 @@ def _pipeline(
             str(path), revision=revision, torch_dtype=dtype, use_safetensors=True,
             local_files_only=local,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
+    except Exception as error:  # every part has its own ways to fail
         raise DataError(
             f"{path}: the {found} can't be loaded ({error}); copy or download it again, with its "
             "weights as safetensors"
@@ -360,7 +360,7 @@ def _add_adapter(pipe: Any, kind: type[Pretrained], adapter: tuple[str | Path, s
             str(folder), subfolder=subfolder, weight_name=file, image_encoder_folder=None,
             local_files_only=Path(folder).is_dir(),
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # as above
         raise DataError(f"{folder}/{subfolder}/{file}: no IP-Adapter of it ({error})") from error
 
 
