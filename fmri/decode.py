@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from fmri.subjects import VoxelContract, as_subjects
 from neuro.data import open_dataset
-from neuro.errors import ContractError, DataError
+from neuro.errors import ContractError
 
 if TYPE_CHECKING:
     from fmri.mindeye import MindEye, MindEyeOptions
-
-_BLOCK = 4096  # pictures of a gallery compared at once
 
 
 def decode_betas(model: MindEye, path: str | Path, options: MindEyeOptions) -> xr.Dataset:
@@ -115,43 +113,27 @@ def _with_voxels(
 def retrieve(
     model: MindEye, codes: xr.DataArray, folder: Path, top_k: int
 ) -> dict[str, xr.DataArray]:
-    """Find the pictures of a gallery nearest to each code, by the cosine over all tokens.
+    """Find the pictures of a gallery nearest to each code; see `fmri.retrieve.retrieve`.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a gallery, or of a saved gallery dataset.
 
     Raises
     ------
     ContractError
         Where the gallery was encoded by another provider than the training targets.
     DataError
-        Where it has no pictures or no names.
+        Where it is no gallery.
     """
-    gallery = open_dataset(folder)
-    if "signal" not in gallery or "stimulus" not in gallery.coords or not gallery.sizes["trial"]:
-        raise DataError(f"{folder}: no gallery; expected a saved targets dataset with 'stimulus'")
-    model.check_targets(gallery)
-    best, where = _top_k(codes.values, gallery["signal"], min(top_k, gallery.sizes["trial"]))
-    names = np.asarray(gallery["stimulus"].values).astype(str)[where]
-    coords = {"rank": np.arange(1, best.shape[1] + 1)}
-    return {
-        "retrieved": xr.DataArray(names, dims=("trial", "rank"), coords=coords),
-        "similarity": xr.DataArray(best, dims=("trial", "rank"), coords=coords),
-    }
+    from fmri.gallery import as_gallery, open_gallery
+    from fmri.retrieve import retrieve as search
 
-
-def _top_k(
-    codes: NDArray[Any], gallery: xr.DataArray, k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return similarities and rows of the k nearest, reading the gallery in blocks."""
-    queries = codes.reshape(len(codes), -1).astype(np.float32)
-    best = np.full((len(queries), 0), 0, np.float32)
-    where = np.zeros((len(queries), 0), np.int64)
-    for start in range(0, gallery.sizes["trial"], _BLOCK):
-        block = gallery.isel(trial=slice(start, start + _BLOCK)).values.astype(np.float32)
-        block = block.reshape(len(block), -1)
-        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
-        rows = np.broadcast_to(np.arange(start, start + len(block)), (len(queries), len(block)))
-        best = np.concatenate([best, queries @ block.T], 1)
-        where = np.concatenate([where, rows], 1)
-        order = np.argsort(-best, axis=1, kind="stable")[:, :k]
-        best = np.take_along_axis(best, order, 1)
-        where = np.take_along_axis(where, order, 1)
-    return best, where
+    is_dataset = (folder / ".zgroup").exists() or (folder / "zarr.json").exists()
+    gallery = as_gallery(open_dataset(folder), folder) if is_dataset else open_gallery(folder)
+    k = min(top_k, len(gallery.stimulus))
+    found = search(codes, gallery, k, fingerprint=model.target_["fingerprint"])
+    coords = {"rank": np.arange(1, k + 1)}
+    values = {"retrieved": found.found, "similarity": found.scores}
+    return {n: xr.DataArray(v, dims=("trial", "rank"), coords=coords) for n, v in values.items()}

@@ -51,7 +51,7 @@ class MindEyeOptions(BaseOptions):
     """Steps of the prior's sampler."""
 
     gallery: Path | None = None
-    """Folder of a gallery (a saved targets dataset) to retrieve pictures from."""
+    """Folder of a gallery to retrieve pictures from."""
 
     top_k: int = 5
     """Pictures retrieved for each trial."""
@@ -562,6 +562,8 @@ class MindEye(Encoder):
         given = self.as_input(X)
         coords = {k: c for k, c in given.coords.items() if c.dims == ("trial",)}
         attrs = {"encoder": self.name, "space": space}
+        if space != "latents" and self.target_["fingerprint"] is not None:
+            attrs["fingerprint"] = json.dumps(self.target_["fingerprint"])  # for galleries
         return xr.DataArray(values, dims=("trial", *dims), coords=coords, attrs=attrs)
 
     @staticmethod
