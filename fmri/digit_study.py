@@ -62,8 +62,9 @@ def read_digits69(path: str | Path) -> tuple[Floats, Floats, NDArray[np.str_]]:
         np.concatenate([table[f"{kind}Trn"], table[f"{kind}Test"]])
         for kind in ("fmri", "stim", "label")
     )
-    pictures = flat.reshape(-1, 28, 28).transpose(0, 2, 1).astype(np.float32) / 255
-    classes = np.array([CLASSES.get(int(k), str(k)) for k in labels.ravel()])
+    upright = flat.reshape(-1, 28, 28).transpose(0, 2, 1)
+    pictures = (upright / 255).astype(np.float32)
+    classes = np.array([CLASSES.get(int(k), str(k)) for k in labels.ravel()], dtype=str)
     if not np.isfinite(voxels).all():
         raise DataError(f"{path}: the voxel patterns hold NaN or infinity")
     return voxels.astype(np.float32), pictures, classes
