@@ -207,7 +207,7 @@ def correlation_distance(a: ArrayLike, b: ArrayLike) -> Floats:
 
     Examples
     --------
-    >>> correlation_distance([[0.0, 1.0, 2.0]], [[2.0, 1.0, 0.0]]).tolist()
+    >>> correlation_distance([[0.0, 1.0, 2.0]], [[2.0, 1.0, 0.0]]).round(6).tolist()
     [2.0]
     """
     return 1 - _row_correlation(np.asarray(a), np.asarray(b))

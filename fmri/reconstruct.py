@@ -180,7 +180,7 @@ def reconstruct(
     InputError
         Where several candidates come without a way to choose.
     """
-    signal = as_signal(tokens) if isinstance(tokens, xr.Dataset) else tokens
+    signal = _with_marks(tokens) if isinstance(tokens, xr.Dataset) else tokens
     _check(signal, generator, n_candidates, embed, wanted, batch_size)
     values = np.asarray(signal.values, dtype=np.float32)
     keys = trial_keys(signal)
@@ -237,6 +237,11 @@ def load_generator(path: str | Path, **options: Any) -> Generator:
 
 
 # Inside ---------------------------------------------------------------------------------------
+
+
+def _with_marks(tokens: xr.Dataset) -> xr.DataArray:
+    marks = {k: tokens.attrs[k] for k in ("fingerprint", "random_weights") if k in tokens.attrs}
+    return as_signal(tokens).assign_attrs(marks)
 
 
 def _check(

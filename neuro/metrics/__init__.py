@@ -8,7 +8,7 @@ _LATE = {
     "balanced_accuracy": "classification",
     "chance_level": "classification",
     "class_hits": "classification",
-    "compare_rows": "retrieval",
+    "compare_rows": "similarity",
     "count_ahead": "retrieval",
     "count_ahead_blocks": "retrieval",
     "discriminate": "discriminant",

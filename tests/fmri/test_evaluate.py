@@ -77,6 +77,16 @@ def test_the_published_number_is_left_out_where_there_are_too_few_images(study, 
         evaluate_retrieval({}, study.targets)
 
 
+def test_centring_strengthens_what_shrinks_to_the_mean(study, predicted):
+    mean = tokens_of(study.targets, study.train).mean(0)
+    raw = evaluate_retrieval({"ridge": predicted}, study.targets)
+    centred = evaluate_retrieval({"ridge": predicted}, study.targets, centre=mean)
+    name = "retrieval.image.ridge.top1"
+    assert centred[name].value > raw[name].value
+    with pytest.raises(InputError, match="centre"):
+        evaluate_retrieval({"ridge": predicted}, study.targets, centre=mean[:1])
+
+
 def test_predictions_are_matched_by_stimulus_not_by_place(study, predicted):
     order = np.random.default_rng(0).permutation(study.targets.sizes["trial"])
     turned = evaluate_retrieval({"ridge": predicted}, study.targets.isel(trial=order), n=40)
