@@ -406,8 +406,8 @@ class DiffusionDecoder(Encoder):
         times = scheduler.timesteps[skip:]
         x = noise if start is None else scheduler.add_noise(start * 2 - 1, noise, times[:1])
         for t in times:
-            clean = self.network_.guided(x, t.expand(len(x)), c, guidance)
-            x = scheduler.step(clean, t, x).prev_sample
+            v = self.network_.guided(x, t.expand(len(x)), c, guidance)
+            x = scheduler.step(v, t, x).prev_sample
         return ((x.clamp(-1, 1) + 1) / 2).cpu().numpy()
 
     def _strength(self, strength: float | None) -> float:

@@ -1,11 +1,10 @@
 """A small conditional diffusion network over pixels, and what it minimises.
 
-It predicts the clean image, as MindEye's prior does: what a small network leaves of the noise
-would show in every picture if it predicted the noise.
-
 References
 ----------
 Ho, Jain and Abbeel, "Denoising diffusion probabilistic models" (NeurIPS 2020).
+Salimans and Ho, "Progressive distillation for fast sampling of diffusion models" (ICLR 2022),
+for the target v.
 Ho and Salimans, "Classifier-free diffusion guidance" (2022).
 """
 
@@ -30,7 +29,7 @@ def make_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
         num_train_timesteps=N_TIMES,
         beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
+        prediction_type="v_prediction",
         clip_sample=True,
         timestep_spacing="trailing",
     )
@@ -108,7 +107,7 @@ class ConditionalUNet(nn.Module):
         return (c @ self.weight + self.bias).clamp(-1, 1).unflatten(1, self.shape)
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Predict the clean image.
+        """Predict v.
 
         Parameters
         ----------
@@ -127,11 +126,11 @@ class ConditionalUNet(nn.Module):
         rows, columns = x.shape[-2:]
         joined = F.pad(torch.cat([x, picture], 1), (0, self.padding[1], 0, self.padding[0]))
         patches = F.pixel_unshuffle(joined, self.patch)
-        clean = self.unet(patches, t, class_labels=embedded).sample
-        return F.pixel_shuffle(clean, self.patch)[..., :rows, :columns]
+        v = self.unet(patches, t, class_labels=embedded).sample
+        return F.pixel_shuffle(v, self.patch)[..., :rows, :columns]
 
     def guided(self, x: Tensor, t: Tensor, c: Tensor, guidance: float) -> Tensor:
-        """Predict with ``null + guidance (cond - null)``; 1 is one call."""
+        """Predict v with ``null + guidance (cond - null)``; 1 is one call."""
         if guidance == 1:
             return self(x, t, c)
         with_it = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -162,7 +161,7 @@ def as_predicted(c: Tensor, reliability: Tensor, noise: Tensor) -> Tensor:
 
 
 class DiffusionObjective(Objective):
-    r"""``||x_hat - x||^2`` of the clean image, in -1..1, summed over pixels.
+    r"""``||v_hat - v||^2`` of the noised image (Salimans and Ho 2022, appendix D).
 
     Parameters
     ----------
@@ -208,8 +207,9 @@ class DiffusionObjective(Objective):
         noise = torch.randn_like(x)
         kept = self.kept[t][:, None, None, None]
         noisy = kept.sqrt() * x + (1 - kept).sqrt() * noise
+        wanted = kept.sqrt() * noise - (1 - kept).sqrt() * x
         keep = torch.rand(len(x), device=x.device) >= self.dropout
-        error = (self.network(noisy, t, c, keep) - x).square()
+        error = (self.network(noisy, t, c, keep) - wanted).square()
         return {"loss": error.flatten(1).sum(1).mean()}
 
     def _reliabilities(self, n: int) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from neuro.nn.objective import Objective, Phase, State
 from neuro.nn.vae import beta_objective, gaussian_kl, gaussian_reconstruction, ramp, sample
+from neuro.sources import Source
 
 _GROUP = 8  # channels in a group of GroupNorm
 
@@ -217,3 +219,28 @@ def half_cosine(fraction: float) -> float:
     (1.0, 0.5, 0.0)
     """
     return 0.5 * (1 + math.cos(math.pi * fraction))
+
+
+class Repeated:
+    """A source several times over: epochs of a few images would cost more than their steps.
+
+    Parameters
+    ----------
+    source : Source
+    times : int
+    """
+
+    def __init__(self, source: Source, times: int) -> None:
+        self.source, self.times, self.epoch = source, times, 0
+
+    def __len__(self) -> int:
+        return self.times * len(self.source)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; every pass within it has an order of its own."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for turn in range(self.times):
+            self.source.set_epoch(self.epoch * self.times + turn)
+            yield from self.source
