@@ -127,8 +127,9 @@ def _load(source: Any, labels: Sequence[int] | None) -> Mask:
 
     name = str(source) if isinstance(source, str | Path) else "the mask"
     try:
-        image = nibabel.load(source) if isinstance(source, str | Path) else source
-        values, affine = np.asanyarray(image.dataobj), np.asarray(image.affine, float)
+        image: Any = nibabel.load(source) if isinstance(source, str | Path) else source
+        values = np.asanyarray(image.dataobj)
+        affine = np.asarray(image.affine, dtype=np.float64)
     except Exception as error:
         raise DataError(
             f"{name}: can't be read as a mask ({error}); expected a NIfTI image with 0 outside"
