@@ -104,7 +104,7 @@ def nuisance_basis(
     if detrend:
         parts.append(np.arange(len(kept), dtype=float)[:, None])
     if confounds is not None:
-        parts.append(_checked(confounds, n)[kept])
+        parts.append(check_confounds(confounds, n)[kept])
     found = np.column_stack(parts)
     found = found - found.mean(axis=0)
     norm = np.linalg.norm(found, axis=0)
@@ -144,7 +144,14 @@ def sample_indices(n: int, sample_mask: ArrayLike | None) -> NDArray[np.int64]:
     return kept
 
 
-def _checked(confounds: ArrayLike, n: int) -> Floats:
+def check_confounds(confounds: ArrayLike, n: int) -> Floats:
+    """Return confounds as numbers, shape (n, n_confounds).
+
+    Raises
+    ------
+    DataError
+        Where they have another length than the run, or NaN.
+    """
     names = [str(c) for c in getattr(confounds, "columns", [])]
     values = np.asarray(confounds, dtype=np.float64)
     values = values[:, None] if values.ndim == 1 else values

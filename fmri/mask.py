@@ -21,6 +21,7 @@ __all__ = [
     "align_voxels",
     "intersect_masks",
     "read_mask",
+    "resample_labels",
     "resample_mask",
 ]
 
@@ -174,16 +175,11 @@ def resample_mask(mask: Mask, shape: Sequence[int], affine: ArrayLike) -> Mask:
     >>> resample_mask(fine, (2, 2, 2), np.diag([2, 2, 2, 1])).notes
     ('mask resampled from (4, 4, 4) to (2, 2, 2) by nearest neighbour: 64 to 8 voxels',)
     """
-    from scipy.ndimage import affine_transform
-
     target = np.asarray(affine, float)
     size = tuple(int(n) for n in shape)
     if mask.shape == size and same_affine(mask.affine, target):
         return mask
-    step = np.linalg.solve(mask.affine, target)
-    inside = affine_transform(
-        mask.to_array().astype(np.uint8), step[:3, :3], step[:3, 3], output_shape=size, order=0
-    )
+    inside = resample_labels(mask.to_array().astype(np.uint8), mask.affine, size, target)
     found = Mask.of(inside, target)
     if not len(found):
         raise DataError(
@@ -196,6 +192,35 @@ def resample_mask(mask: Mask, shape: Sequence[int], affine: ArrayLike) -> Mask:
         f"{len(found)} voxels"
     )
     return replace(found, notes=(*mask.notes, note))
+
+
+def resample_labels(
+    values: NDArray[Any], affine: Affine, shape: Sequence[int], target: Affine
+) -> NDArray[Any]:
+    """Bring a volume of labels to another grid by nearest neighbour; 0 outside of it.
+
+    Parameters
+    ----------
+    values : ndarray of int, shape (i, j, k)
+    affine : ndarray of shape (4, 4)
+        Of `values`.
+    shape, target
+        Of the grid wanted.
+
+    Returns
+    -------
+    ndarray of shape `shape`
+    """
+    from scipy.ndimage import affine_transform
+
+    size = tuple(int(n) for n in shape)
+    if values.shape == size and same_affine(affine, target):
+        return values
+    step = np.linalg.solve(affine, target)
+    found: NDArray[Any] = affine_transform(
+        values, step[:3, :3], step[:3, 3], output_shape=size, order=0
+    )
+    return found
 
 
 def intersect_masks(masks: Sequence[Mask]) -> Mask:

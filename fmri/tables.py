@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 STIMULUS = ("stimulus", "stimulus_id", "stim_file", "image", "image_id", "trial_type")
-COLUMNS = ("subject", "session", "run", "condition", "category", "onset", "duration")
+COLUMNS = ("subject", "session", "run", "recording", "condition", "category", "onset", "duration")
 _ENTITY = re.compile(r"(?:^|[_/])(sub|ses|run|task|space|hemi|desc|acq|echo|res)-([A-Za-z0-9]+)")
 _NSD_SESSION = re.compile(r"session(\d+)")
 
@@ -189,4 +189,4 @@ def count_repeats(stimulus: ArrayLike, subject: ArrayLike | None = None) -> NDAr
     names = pd.DataFrame({"stimulus": np.asarray(stimulus).astype(str)})
     names["subject"] = "" if subject is None else np.asarray(subject).astype(str)
     counted = names.groupby(["subject", "stimulus"], sort=False).cumcount()
-    return counted.to_numpy(dtype=np.int64)
+    return np.asarray(counted, dtype=np.int64)

@@ -56,6 +56,8 @@ def betas_dataset(
         "kind": "fmri", "units": units, **attrs, "labels": labels,
         "preprocessing": json.dumps(steps),
     }  # fmt: skip
+    if "recording" in table:
+        meta["item"] = "recording"
     values = np.ascontiguousarray(signal, dtype=np.float32)
     return xr.Dataset({"signal": (("trial", "voxel"), values)}, found, meta)
 

@@ -1,0 +1,434 @@
+"""From runs and events to single-trial responses.
+
+Five methods. ``window``: the cleaned series averaged over a window after each onset. ``lsa``: all
+trials in one linear model. ``lss``: each trial against the sum of the others. ``ridge``: LSA with
+fractional ridge regression. ``glmsingle``: GLMsingle, where it is installed. Fast designs need
+LSS, ridge or GLMsingle; blocks are best served by a window.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from fmri.clean import clean_signals, sample_indices
+from fmri.derivatives import read_confounds
+from fmri.glm import Design, lsa, lsa_projector, lss, lss_projector, trial_design, window_mean
+from fmri.glmsingle import glmsingle_betas
+from fmri.parcels import parcellate
+from fmri.read import read_bold
+from fmri.reliability import ncsnr, noise_ceiling, select_voxels, split_half
+from fmri.ridge import choose_fraction, ridge
+from fmri.sessions import apply_sessions, standardize_sessions
+from fmri.tables import as_names, entities, read_events, read_table, stimulus_column
+from fmri.trials import join_trials, with_labels
+from fmri.voxels import common_voxels
+from neuro.errors import DataError, InputError
+
+__all__ = [
+    "METHODS",
+    "Response",
+    "apply_sessions",
+    "betas",
+    "lsa",
+    "lsa_projector",
+    "lss",
+    "lss_projector",
+    "ncsnr",
+    "noise_ceiling",
+    "parcellate",
+    "select_voxels",
+    "split_half",
+    "standardize_sessions",
+    "trial_design",
+]
+
+METHODS = ("window", "lsa", "lss", "ridge", "glmsingle")
+OTHERS = ("one", "condition")
+
+
+@dataclass(frozen=True)
+class Response:
+    """How a trial's response is estimated.
+
+    Attributes
+    ----------
+    method : {"window", "lsa", "lss", "ridge", "glmsingle"}
+    tmin, tmax : float
+        Window: from onset + `tmin` (included) to `until` + `tmax` (not included), s.
+    until : {"onset", "offset"}
+        Window: what its end is counted from.
+    detrend : bool
+        Window: take a linear trend out.
+    standardize : {"zscore_sample", "psc", None}
+        Window: of the series.
+    high_pass : float or None
+        Hz; cosines in the cleaning or the model. None leaves a linear trend.
+    low_pass : float or None
+        Hz; window only.
+    hrf_model : str
+        Models: "spm", "glover" or what else nilearn has of one regressor.
+    others : {"one", "condition"}
+        LSS: the other trials as one regressor, or as one for each trial_type.
+    scale : {"psc", None}
+        Models: betas in percent of each voxel's mean, or in the units of the scanner.
+    slice_time_ref : float
+        When in a repetition a volume is taken, 0 to 1.
+    fracs : float or sequence of float
+        Ridge: one fraction for all voxels, or several of which every voxel gets the one that
+        repeats of training stimuli choose.
+    glmsingle : mapping
+        Options of ``GLM_single``.
+    """
+
+    method: str = "window"
+    tmin: float = 4.0
+    tmax: float = 10.0
+    until: str = "onset"
+    detrend: bool = True
+    standardize: str | None = "zscore_sample"
+    high_pass: float | None = 0.01
+    low_pass: float | None = None
+    hrf_model: str = "spm"
+    others: str = "one"
+    scale: str | None = "psc"
+    slice_time_ref: float = 0.0
+    fracs: float | Sequence[float] = 0.5
+    glmsingle: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("method", METHODS), ("others", OTHERS), ("scale", ("psc", None))):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}; expected one of "
+                    f"{', '.join(map(str, known))}"
+                )
+
+    @property
+    def units(self) -> str:
+        """Units of the betas."""
+        if self.method == "window":
+            return {"zscore_sample": "z", "psc": "psc"}.get(str(self.standardize), "a.u.")
+        return "psc" if self.method == "glmsingle" or self.scale == "psc" else "beta"
+
+
+def betas(
+    bold: Any,
+    events: Any,
+    *,
+    method: str = "window",
+    mask: Any = None,
+    labels: Sequence[int] | None = None,
+    confounds: Any = None,
+    sample_masks: Sequence[ArrayLike | None] | None = None,
+    stimulus: str | None = None,
+    trial_types: Sequence[str] | None = None,
+    train_stimuli: ArrayLike | None = None,
+    t_r: float | None = None,
+    subject: str | None = None,
+    session: str | None = None,
+    **response: Any,
+) -> xr.Dataset:
+    """Estimate the response to every trial of one subject.
+
+    Runs are read and estimated one after another, so that memory holds one run and the betas
+    (GLMsingle needs all runs at once).
+
+    Parameters
+    ----------
+    bold : path, nibabel image or Dataset, or list of those
+        Runs; a tuple is a pair of hemispheres. Datasets are those of `fmri.read.read_bold`, not
+        cleaned before: the model and the cleaning take drift and confounds out in one go.
+    events : path or DataFrame, or list of those
+        ``onset`` and ``duration`` in s, and what was shown, of every run.
+    method : {"window", "lsa", "lss", "ridge", "glmsingle"}
+    mask, labels
+        Of `fmri.read.read_bold`; a list of masks (of sessions, or brain and region) is
+        intersected.
+    confounds : mapping or list, optional
+        A mapping with the ``strategy`` and settings of `fmri.read.read_confounds`, for runs of
+        fMRIPrep (with "scrub" volumes are left out too); or a table, array or path for every run.
+    sample_masks : list of array_like or None, optional
+        Volumes of each run that are kept.
+    stimulus : str, optional
+        Column of the events that says which stimulus was shown; by default the first there is of
+        stimulus, stimulus_id, stim_file, image, image_id and trial_type.
+    trial_types : sequence of str, optional
+        Which ``trial_type`` are trials. Others (responses, fixation) are regressors of their own
+        in a model, and are left away by a window.
+    train_stimuli : array_like of str, optional
+        For ``fracs`` of several values: the stimuli that choose. Needed there.
+    t_r : float, optional
+        s, by default the header's.
+    subject, session : str, optional
+        By default those of the file names.
+    **response
+        Of `Response`.
+
+    Returns
+    -------
+    Dataset
+        ``signal (trial, voxel)`` float32, of the voxels that all runs have. What was left out is
+        counted in ``excluded`` and told in ``notes``.
+
+    Raises
+    ------
+    DataError
+        Where a file, table or event is not usable, or runs are of different grids.
+    InputError
+        Where a choice isn't known or a library is missing.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> image = nibabel.Nifti1Image(np.random.default_rng(0).normal(size=(2, 2, 1, 50)), np.eye(4))
+    >>> events = pd.DataFrame({"onset": [0.0, 20.0], "duration": 2.0, "trial_type": ["a", "b"]})
+    >>> found = betas(image, events, t_r=1.0, method="lss", scale=None)
+    >>> dict(found.sizes), found["stimulus"].values.tolist()
+    ({'trial': 2, 'voxel': 4}, ['a', 'b'])
+    """
+    how = Response(method=method, **response)
+    runs, tables = _as_list(bold), _as_list(events)
+    if len(runs) != len(tables) or not runs:
+        raise InputError(f"{len(runs)} runs and {len(tables)} tables of events; give one for each")
+    extra = _per_run(confounds, len(runs), "confounds")
+    kept = _per_run(sample_masks, len(runs), "sample_masks")
+    reader = _Reader(mask, labels, t_r, subject, session, stimulus, trial_types)
+    if how.method == "glmsingle":
+        return _all_runs(runs, tables, extra, kept, reader, how)
+    parts, rows = [], []
+    for n, (run, table) in enumerate(zip(runs, tables, strict=True)):
+        series = reader.series(run, n)
+        shown = reader.events(table, series)
+        noise, sample = _noise(run, extra[n], kept[n])
+        parts.append(_estimate(series, shown, noise, sample, how))
+        rows.append(reader.rows(shown, series))
+    names = np.concatenate([row["stimulus"].to_numpy() for row in rows])
+    if "shrunk" in parts[0]:
+        parts = _with_fractions(common_voxels(parts), names, train_stimuli, how)
+    return join_trials(parts, rows, how.units, _steps(how, confounds))
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _per_run(value: Any, n: int, name: str) -> list[Any]:
+    if value is None or isinstance(value, Mapping):
+        return [value] * n
+    found = list(value) if isinstance(value, list | tuple) else [value]
+    if len(found) != n:
+        raise InputError(f"{name} has {len(found)} entries for {n} runs; give one for each")
+    return found
+
+
+def _steps(how: Response, confounds: Any) -> dict[str, Any]:
+    step = asdict(how)
+    step["fracs"] = np.asarray(how.fracs, float).tolist()
+    step["glmsingle"] = dict(how.glmsingle or {})
+    step["hrf_model"] = getattr(how.hrf_model, "__name__", how.hrf_model)
+    if isinstance(confounds, Mapping):
+        step["confounds"] = {k: v if np.isscalar(v) else list(v) for k, v in confounds.items()}
+    else:
+        step["confounds"] = confounds is not None
+    return {"betas": step}
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads a run and what was shown in it."""
+
+    mask: Any
+    labels: Sequence[int] | None
+    t_r: float | None
+    subject: str | None
+    session: str | None
+    stimulus: str | None
+    trial_types: Sequence[str] | None
+
+    def series(self, run: Any, number: int) -> xr.Dataset:
+        if isinstance(run, xr.Dataset):
+            if run.attrs.get("kind") != "bold":
+                raise InputError(
+                    f"run {number} is a dataset of kind '{run.attrs.get('kind')}'; expected 'bold' "
+                    "(fmri.read.read_bold)"
+                )
+            if json.loads(run.attrs.get("preprocessing", "[]")):
+                raise InputError(
+                    f"run {number} was cleaned already; pass it as read_bold returns it: cleaning "
+                    "in turns brings back what was removed"
+                )
+            return run.copy(deep=True)
+        first = run[0] if isinstance(run, tuple) else run
+        name = None if "run" in entities(first) else f"run-{number + 1:02d}"
+        return read_bold(
+            run, self.mask, labels=self.labels, t_r=self.t_r, subject=self.subject,
+            session=self.session, run=name,
+        )  # fmt: skip
+
+    def events(self, table: Any, series: xr.Dataset) -> pd.DataFrame:
+        name = str(table) if isinstance(table, str | Path) else f"events of {series.attrs['run']}"
+        found = read_events(table, series.sizes["time"], float(series.attrs["t_r"]), name=name)
+        column = stimulus_column(found, self.stimulus, name)
+        trial = found[column].notna().to_numpy(bool)
+        if self.trial_types is not None:
+            if "trial_type" not in found:
+                raise DataError(f"{name}: has no column trial_type to choose trials by")
+            trial &= found["trial_type"].astype(str).isin(list(map(str, self.trial_types)))
+        if not trial.any():
+            raise DataError(f"{name}: none of the {len(found)} events is a trial")
+        shown = np.full(len(found), "", dtype=object)
+        shown[trial] = as_names(found[column][trial])
+        return found.assign(stimulus=shown.astype(str), is_trial=trial)
+
+    def rows(self, events: pd.DataFrame, series: xr.Dataset) -> pd.DataFrame:
+        found = events[events["is_trial"]].reset_index(drop=True)
+        if "trial_type" in found and "condition" not in found:
+            found = found.assign(condition=found["trial_type"].astype(str))
+        given = {key: str(series.attrs[key]) for key in ("subject", "session", "run")}
+        table = with_labels(found.drop(columns=[k for k in given if k in found]), given)
+        return table.assign(recording="_".join(given.values()))
+
+
+def _noise(run: Any, confounds: Any, sample: Any) -> tuple[Any, Any]:
+    """Return the confounds and the volumes kept of a run."""
+    if isinstance(confounds, Mapping):
+        if not isinstance(run, str | Path | tuple):
+            raise InputError(
+                "confounds by strategy are found beside a file of fMRIPrep; for a dataset or image "
+                "pass the tables (fmri.read.read_confounds)"
+            )
+        found, kept = read_confounds(run, **confounds)
+        return found, kept if sample is None else sample
+    if isinstance(confounds, str | Path):
+        confounds = read_table(confounds, "confounds")
+    return confounds, sample
+
+
+def _estimate(
+    series: xr.Dataset, events: pd.DataFrame, confounds: Any, sample: Any, how: Response
+) -> xr.Dataset:
+    """Return ``signal (trial, voxel)`` of a run; the series may be overwritten."""
+    values, t_r = series["signal"].values, float(series.attrs["t_r"])
+    n = len(values)
+    trials = events[events["is_trial"]]
+    found: dict[str, Any] = {}
+    if how.method == "window":
+        cleaned = clean_signals(
+            values, t_r=t_r, detrend=how.detrend, standardize=how.standardize,
+            high_pass=how.high_pass, low_pass=how.low_pass, confounds=confounds,
+            sample_mask=sample, copy=False,
+        )  # fmt: skip
+        times = (sample_indices(n, sample) + how.slice_time_ref) * t_r
+        signal = window_mean(cleaned, times, trials, tmin=how.tmin, tmax=how.tmax, until=how.until)
+    else:
+        design = trial_design(
+            events, n, t_r, is_trial=events["is_trial"], hrf_model=how.hrf_model,
+            high_pass=how.high_pass, confounds=confounds, sample_mask=sample,
+            slice_time_ref=how.slice_time_ref,
+        )  # fmt: skip
+        kept = values[design.kept] if len(design.kept) < n else values
+        signal = _model(kept, design, trials, how, found)
+    parts = {"signal": (("trial", "voxel"), signal), **found}
+    coords = {str(k): c for k, c in series.coords.items() if c.dims == ("voxel",)}
+    return xr.Dataset(parts, coords, series.attrs)
+
+
+def _model(
+    values: NDArray[Any], design: Design, trials: pd.DataFrame, how: Response, found: dict[str, Any]
+) -> NDArray[Any]:
+    factor = _factor(values, how.scale)
+    if how.method == "lsa":
+        return lsa(values, design.trials, design.nuisance) * factor
+    if how.method == "lss":
+        kinds = None
+        if how.others == "condition":
+            if "trial_type" not in trials:
+                raise DataError("LSS by condition needs the column trial_type in the events")
+            kinds = trials["trial_type"].astype(str).to_numpy()
+        return lss(values, design.trials, design.nuisance, kinds) * factor
+    fracs = np.atleast_1d(np.asarray(how.fracs, float)).tolist()
+    if len(fracs) == 1:
+        return ridge(values, design, fracs)[0] * factor
+    shrunk = ridge(values, design, fracs) * factor
+    found["shrunk"] = (("fraction", "trial", "voxel"), shrunk)
+    return ridge(values, design, [1.0])[0] * factor
+
+
+def _factor(values: NDArray[Any], scale: str | None) -> NDArray[np.float32]:
+    """Return what turns betas into percent of the mean of each voxel."""
+    if scale is None:
+        return np.ones(values.shape[1], np.float32)
+    mean = values.mean(axis=0, dtype=np.float64)
+    sd = values.std(axis=0)
+    if np.median(np.abs(mean)) < np.median(sd):
+        raise DataError(
+            "the series have no mean to be a percentage of (they were demeaned before); pass "
+            "scale=None"
+        )
+    safe = np.abs(mean) > 1e-6 * np.median(np.abs(mean))
+    return np.where(safe, 100 / np.where(safe, np.abs(mean), 1), 0).astype(np.float32)
+
+
+def _with_fractions(
+    parts: list[xr.Dataset], names: NDArray[Any], train_stimuli: ArrayLike | None, how: Response
+) -> list[xr.Dataset]:
+    """Give every voxel the fraction that repeats of training stimuli choose."""
+    if train_stimuli is None:
+        raise InputError(
+            "several fracs are chosen from by repeats of the training stimuli; name those with "
+            "train_stimuli, or give one number for fracs"
+        )
+    train = np.isin(names.astype(str), np.asarray(train_stimuli).astype(str))
+    shrunk = np.concatenate([p["shrunk"].values for p in parts], axis=1)
+    plain = np.concatenate([p["signal"].values for p in parts])
+    best = choose_fraction(shrunk, plain, names, train)
+    fracs = np.asarray(how.fracs, float)[best]
+    out = []
+    for part in parts:
+        signal = np.take_along_axis(part["shrunk"].values, best[None, None], axis=0)[0]
+        chosen = part.drop_vars("shrunk").assign(signal=(("trial", "voxel"), signal))
+        out.append(chosen.assign_coords(fraction=("voxel", fracs)))
+    return out
+
+
+def _all_runs(
+    runs: list[Any],
+    tables: list[Any],
+    confounds: list[Any],
+    samples: list[Any],
+    reader: _Reader,
+    how: Response,
+) -> xr.Dataset:
+    """Estimate with GLMsingle, which sees all runs at once."""
+    series = [reader.series(run, n) for n, run in enumerate(runs)]
+    shown = [reader.events(t, s) for t, s in zip(tables, series, strict=True)]
+    noise = [_noise(r, c, s) for r, c, s in zip(runs, confounds, samples, strict=True)]
+    if any(kept is not None for _, kept in noise):
+        raise InputError("GLMsingle can't leave volumes out; don't scrub, or take another method")
+    options = dict(how.glmsingle or {})
+    if all(table is not None for table, _ in noise):
+        options["extra_regressors"] = [np.asarray(table, float) for table, _ in noise]
+    common = common_voxels(series)
+    rows = [reader.rows(e, s) for e, s in zip(shown, series, strict=True)]
+    sessions = np.unique([s.attrs["session"] for s in series], return_inverse=True)[1] + 1
+    found = glmsingle_betas(
+        [part["signal"].values for part in common],
+        rows,
+        float(series[0].attrs["t_r"]),
+        sessions=sessions.tolist(),
+        **options,
+    )
+    parts = [
+        part.drop_vars(["signal", "time"]).assign(signal=(("trial", "voxel"), values))
+        for part, values in zip(common, found, strict=True)
+    ]
+    return join_trials(parts, rows, how.units, _steps(how, confounds[0]))
