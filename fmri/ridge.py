@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fmri.glm import Design, orthonormal, without
+from fmri.design import Design
+from fmri.glm import orthonormal, without
 from neuro.errors import DataError, InputError
 
 __all__ = ["choose_fraction", "ridge"]
