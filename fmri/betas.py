@@ -214,7 +214,8 @@ class _Reader:
         if self.trial_types is not None:
             if "trial_type" not in found:
                 raise DataError(f"{name}: has no column trial_type to choose trials by")
-            trial &= found["trial_type"].astype(str).isin(list(map(str, self.trial_types)))
+            wanted = found["trial_type"].astype(str).isin(list(map(str, self.trial_types)))
+            trial = trial & wanted.to_numpy(bool)
         if not trial.any():
             raise DataError(f"{name}: none of the {len(found)} events is a trial")
         shown = np.full(len(found), "", dtype=object)

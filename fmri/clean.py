@@ -204,7 +204,7 @@ def project_out(values: NDArray[Any], basis: Floats, *, scale: str | None = None
         if scale == "zscore_sample":
             _divide(block, _sd(block), spread)
         elif scale == "psc":
-            _divide(block, np.abs(mean) / 100, spread)
+            _divide(block, np.abs(mean) / 100, spread / 100)
     return values
 
 
@@ -216,7 +216,7 @@ def _sd(block: NDArray[Any]) -> Floats:
 
 def _divide(block: NDArray[Any], by: Floats, spread: NDArray[Any]) -> None:
     """Divide by what is no rounding error of the series; the others become 0."""
-    real = by > 1e-2 * np.finfo(block.dtype).eps * spread
+    real = by > 2 * np.finfo(block.dtype).eps * spread
     factor = np.where(real, 1 / np.where(real, by, 1), 0)
     block *= factor.astype(block.dtype)
 
@@ -237,7 +237,8 @@ def clean_signals(
 
     Equal to nilearn's for ``filter="cosine"`` (and for none) in all of these arguments, within
     single precision. `low_pass` has no peer there: it takes out the cosines above it, where
-    nilearn has a Butterworth filter.
+    nilearn has a Butterworth filter. And where a confound correlates above 0.9 with a cosine,
+    nilearn leaves all cosines out; here the filter stays.
 
     Parameters
     ----------
