@@ -105,11 +105,9 @@ def _grouped(paths: Sequence[str]) -> list[list[Path]]:
 
 
 def _labels(path: Path) -> dict[str, str | None]:
-    from nilearn.interfaces.bids import parse_bids_filename
-
-    found = parse_bids_filename(path)
-    labels: Mapping[str, str | None] = found["entities"]
-    return dict(labels)
+    """Return all entities of a file name (nilearn's parser changed its form between versions)."""
+    parts = [part.partition("-") for part in path.name.split("_")[:-1]]
+    return {key: value or None for key, _, value in parts}
 
 
 def _one_space(runs: list[list[Path]], folder: Path) -> None:
