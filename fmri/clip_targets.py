@@ -316,9 +316,8 @@ def _architecture(arch: str | Path | None, stated: dict[str, Any]) -> tuple[str,
         return path.stem, config
     config = _open_clip().get_model_config(str(arch))
     if config is None:
-        near = [
-            n for n in _open_clip().list_models() if n.lower().startswith(str(arch)[:5].lower())
-        ]
+        start = str(arch)[:4].lower()
+        near = [name for name in _open_clip().list_models() if name.lower().startswith(start)]
         raise InputError(f"open_clip knows no '{arch}'; near: {', '.join(near[:12]) or 'none'}")
     return str(arch), config
 
