@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from neuro.nn.contrastive import (
@@ -140,7 +141,11 @@ def _rank(rank, folder):
 
 def test_gathering_two_processes_equals_one(tmp_path):
     assert "RANK" not in os.environ
-    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    # This file run as a script, so that the processes need nothing on their path but the package.
+    ranks = [
+        subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in (0, 1)
+    ]
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
     x, y = pair(8)
     x.requires_grad_()
     partner = torch.tensor([1, 0, 3, 2, 5, 4, 7, 6])
@@ -157,3 +162,7 @@ def test_gathering_two_processes_equals_one(tmp_path):
 def test_one_process_gathers_nothing():
     x = torch.ones(2, 3)
     assert gather(x) is x
+
+
+if __name__ == "__main__":
+    _rank(int(sys.argv[1]), sys.argv[2])
