@@ -108,10 +108,16 @@ class UNet(nn.Module):
     n_latents : int
         Size of a code that a linear layer adds to the bottleneck; 0 adds standard normal noise
         instead.
+    residual : bool
+        Add the input to the output, and begin at the identity: small networks that are trained
+        for few steps need not learn first to pass a signal through.
     """
 
-    def __init__(self, n_samples: int, width: int, n_latents: int = 0) -> None:
+    def __init__(
+        self, n_samples: int, width: int, n_latents: int = 0, *, residual: bool = False
+    ) -> None:
         super().__init__()
+        self.residual = residual
         sizes = [width * level for level in _LEVELS]
         self.first = _double(2, sizes[0])
         self.down = nn.ModuleList(_double(a, b) for a, b in itertools.pairwise(sizes))
@@ -122,6 +128,9 @@ class UNet(nn.Module):
             self.up.append(_double(n_in + skip, out, (n_in + skip) // 2))
             n_in = out
         self.out = nn.Conv2d(n_in, 2, 1)
+        if residual:
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
         self.shape = (sizes[-1], ROWS // 16, columns(n_samples) // 16)
         self.code = nn.Linear(n_latents, self.shape[0] * self.shape[1] * self.shape[2]) if (
             n_latents
@@ -144,7 +153,8 @@ class UNet(nn.Module):
         for layer in self.up:
             h = F.interpolate(h, scale_factor=2, mode="bilinear", align_corners=True)
             h = layer(torch.cat([levels.pop(), h], 1))
-        return self.out(h).flatten(2)[..., : x.shape[-1]]
+        made = self.out(h).flatten(2)[..., : x.shape[-1]]
+        return x + made if self.residual else made
 
 
 def _double(n_in: int, n_out: int, n_mid: int | None = None) -> nn.Sequential:

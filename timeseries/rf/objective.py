@@ -35,6 +35,7 @@ class Sizes:
     n_latents: int
     width: int
     unet_width: int
+    residual: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ class DRRFF(Objective):
         self.g: UNet | None = None
         self.fresh: nn.Sequential | None = None
         if weights.lam > 0:
-            self.q = UNet(sizes.n_samples, sizes.unet_width)
-            self.g = UNet(sizes.n_samples, sizes.unet_width, sizes.n_latents)
+            self.q = UNet(sizes.n_samples, sizes.unet_width, residual=sizes.residual)
+            self.g = UNet(
+                sizes.n_samples, sizes.unet_width, sizes.n_latents, residual=sizes.residual
+            )
             if weights.fresh > 0:
                 self.fresh = nn.Sequential(
                     Extractor(sizes.n_samples, sizes.width, sizes.n_latents),
