@@ -127,7 +127,7 @@ def window_powers(capture: Capture, start: int, stop: int, window: int) -> NDArr
     found: NDArray[np.float32] = power.reshape(-1, window * per_sample).sum(1, dtype=np.float32)
     if not np.isfinite(found).all():
         raise DataError(f"{capture.path}: samples {start} to {stop} hold NaN or infinity")
-    return found / window
+    return found / np.float32(window)
 
 
 def _floor(capture: Capture, window: int, quantile: float) -> float:

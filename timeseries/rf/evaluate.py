@@ -149,7 +149,8 @@ def evaluate(
         out.enrolled[name] = known["known"]
         for test, rows in tests.items():
             own = device[rows]
-            weights = bootstrap_weights(len(np.unique(own)), n_boot, random_state)
+            n = len(np.unique(own))
+            weights = bootstrap_weights(n, n_boot, random_state).astype(float)
             drawn[test, name] = _open(out, test, name, codes[rows], own, weights)
             _closed(out, test, name, methods[name].predicted, rows, own, random_state)
             kind = test.split(".")[1]

@@ -129,8 +129,8 @@ class UNet(nn.Module):
             n_in = out
         self.out = nn.Conv2d(n_in, 2, 1)
         if residual:
-            nn.init.zeros_(self.out.weight)
-            nn.init.zeros_(self.out.bias)
+            for parameter in self.out.parameters():
+                nn.init.zeros_(parameter)
         self.shape = (sizes[-1], ROWS // 16, columns(n_samples) // 16)
         self.code = nn.Linear(n_latents, self.shape[0] * self.shape[1] * self.shape[2]) if (
             n_latents

@@ -105,7 +105,7 @@ class DRRFF(Objective):
                     CosineHead(sizes.n_latents, sizes.n_devices, scale, 0.0),
                 )
 
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def phases(self) -> list[Phase]:
         """Return the turns: Q and G, the second classifier where there is one, F and its head."""

@@ -46,7 +46,8 @@ def bursts_blocks(data: xr.Dataset) -> list[Block]:
     ]  # fmt: skip
     some = [int(np.flatnonzero(device == name)[0]) for name in names[:_SHOWN]]
     values = data["signal"].values[some]
-    figure = bursts_figure(values[:, 0] + 1j * values[:, 1], names[:_SHOWN], data.attrs["sfreq"])
+    x = (values[:, 0] + 1j * values[:, 1]).astype(np.complex64)
+    figure = bursts_figure(x, names[:_SHOWN].tolist(), data.attrs["sfreq"])
     more = f" (40 of {len(names)} devices)" if len(names) > 40 else ""
     return [
         Text(f"{len(device)} bursts of {data.sizes['time']} samples at "

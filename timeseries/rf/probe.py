@@ -64,7 +64,11 @@ def probe(
     seen, held = signal.isel(trial=train), signal.isel(trial=test)
     rng = np.random.default_rng(random_state)
     donors = rng.permutation(len(test))
-    options = {"max_epochs": max_epochs, "random_state": random_state, "device": encoder.device}
+    options: dict[str, Any] = {
+        "max_epochs": max_epochs,
+        "random_state": random_state,
+        "device": encoder.device,
+    }
 
     def fresh(values: Floats) -> DRRFF:
         return DRRFF(disentangle=False, **options).fit(

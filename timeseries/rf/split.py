@@ -80,8 +80,8 @@ def split_bursts(
     cut = _by_capture if by == "capture" else _by_time
     part = cut(data, device, group, test_size, enrol_size, guard, random_state)
     n = len(device)
-    flags = {name: ("trial", np.zeros(n, bool)) for name in ("unseen", "later")}
-    found = data.assign_coords(part=("trial", part), group=("trial", group), **flags)
+    flags: dict[str, Any] = {name: ("trial", np.zeros(n, bool)) for name in ("unseen", "later")}
+    found = data.assign_coords({"part": ("trial", part), "group": ("trial", group), **flags})
     captures = data["capture"].values.astype(str)
     single = all(len(np.unique(captures[device == name])) == 1 for name in names)
     found = found.assign_attrs(confounded=int(single))
