@@ -122,6 +122,16 @@ class Capture:
         return found
 
 
+def forget_pages(values: Any) -> None:
+    """Give back the memory that a mapped file has taken while it was read."""
+    import mmap
+
+    while values is not None and not isinstance(values, mmap.mmap):
+        values = getattr(values, "base", None) if isinstance(values, np.ndarray) else None
+    if values is not None:
+        values.madvise(mmap.MADV_DONTNEED)
+
+
 def read_capture(
     path: str | Path,
     *,

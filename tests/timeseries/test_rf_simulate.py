@@ -80,6 +80,8 @@ def test_two_taps_equal_the_convolution():
     x = waveforms("qpsk", 1, 256, SFREQ, rng())
     gains = np.array([[0.8, 0.3 - 0.4j]])
     found = pass_through(x, Taps(gains, np.array([[0, 5 / SFREQ]])), SFREQ)
+    shared = pass_through(x, Taps(gains, np.array([0, 5 / SFREQ])), SFREQ)
+    np.testing.assert_allclose(shared, found, atol=1e-5)
     kernel = np.zeros(6, complex)
     kernel[[0, 5]] = gains[0]
     np.testing.assert_allclose(found[0], np.convolve(x[0], kernel)[:256], atol=1e-5)

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuro.errors import DataError, InputError
-from timeseries.read import Capture
+from timeseries.read import Capture, forget_pages
 
 __all__ = ["Detector", "find_bursts", "window_powers"]
 
@@ -88,6 +88,7 @@ def find_bursts(capture: Capture, detector: Detector | None = None) -> pd.DataFr
     whole = len(capture) // window * window
     for start in range(0, whole, step):
         runs.add(window_powers(capture, start, min(start + step, whole), window))
+        forget_pages(capture.values)
     found = runs.table(window, len(capture))
     found = found[found["stop"] - found["start"] >= detector.shortest * capture.sfreq]
     if not len(found):
@@ -137,6 +138,7 @@ def _floor(capture: Capture, window: int, quantile: float) -> float:
     powers = np.concatenate(
         [window_powers(capture, s * window, (s + width) * window, window) for s in starts]
     )
+    forget_pages(capture.values)
     if not powers.any():
         raise DataError(f"{capture.path}: all samples are zero")
     # A gated receiver writes exact zeros between bursts; they are no noise.

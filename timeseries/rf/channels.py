@@ -116,7 +116,14 @@ def _normed(powers: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Taps:
-    """Channels of several bursts: complex gains and delays (s), both (burst, tap)."""
+    """Channels of several bursts.
+
+    Attributes
+    ----------
+    gains : ndarray of complex, shape (burst, tap)
+    delays : ndarray, shape (tap,) or (burst, tap)
+        s. Those that all bursts share are much quicker.
+    """
 
     gains: Any
     delays: Any
@@ -147,7 +154,7 @@ def draw_taps(given: Profile, n_bursts: int, rng: np.random.Generator) -> Taps:
     noise = rng.standard_normal((*shape, 2)) @ np.array([1, 1j])
     gains = noise * np.sqrt(given.powers / 2)
     gains[:, 0] += np.sqrt(given.line_of_sight) * np.exp(2j * np.pi * rng.random(n_bursts))
-    return Taps(gains, np.broadcast_to(given.delays, shape))
+    return Taps(gains, given.delays)
 
 
 def pass_through(x: Any, taps: Taps, sfreq: float) -> Any:
@@ -172,10 +179,13 @@ def pass_through(x: Any, taps: Taps, sfreq: float) -> Any:
     size = pad_fft(n, longest)
     frequencies = constant(np.fft.fftfreq(size, 1 / sfreq), x)
     gains, delays = constant(taps.gains, x), constant(taps.delays, x)
-    response = xp.zeros((len(gains), size), dtype=gains.dtype, **_device(x))
-    for tap in range(gains.shape[1]):  # taps are few; a burst x tap x frequency array is not
-        turn = -2 * np.pi * delays[:, tap, None] * frequencies
-        response = response + gains[:, tap, None] * xp.exp(1j * turn)
+    if delays.ndim == 1:
+        response = gains @ xp.exp(-2j * np.pi * delays[:, None] * frequencies)
+    else:
+        response = xp.zeros((len(gains), size), dtype=gains.dtype, **_device(x))
+        for tap in range(gains.shape[1]):  # a burst x tap x frequency array would be large
+            turn = -2 * np.pi * delays[:, tap, None] * frequencies
+            response = response + gains[:, tap, None] * xp.exp(1j * turn)
     return xp.fft.ifft(xp.fft.fft(x, n=size) * response)[..., :n]
 
 

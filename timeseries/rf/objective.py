@@ -52,6 +52,9 @@ class Weights:
         Below so much knowledge of the device the adversarial term rests.
     beta : float
         Of the fingerprint that the made signal must have.
+    swap : float
+        Ours: of the fingerprint that a signal made of *two* bursts must have. Without it G may
+        find what it needs in a background that only seems empty, and pass the fingerprint by.
     fresh : float
         Ours: of a second classifier that learns to tell devices from backgrounds while Q learns
         to leave it at chance; 0 leaves it out, as in the paper.
@@ -61,6 +64,7 @@ class Weights:
     alpha: float = 10.0
     epsilon: float = 0.0
     beta: float = 10.0
+    swap: float = 0.0
     fresh: float = 0.0
 
 
@@ -156,15 +160,20 @@ class DRRFF(Objective):
             known = self._knowledge(self.head(self.f(background)), y)
             made = self.make(background, z)
             cycle = F.mse_loss(self.f(made), z)
+            swapped = z.new_zeros(())
+            if weights.swap > 0:
+                donors = _donors(len(x), state, x)
+                swapped = F.mse_loss(self.f(self.make(background[donors], z)), z)
         near, again = F.mse_loss(background, x), F.mse_loss(made, x)
         loss = weights.alpha * known.clamp(min=weights.epsilon) + near + again
-        loss = loss + weights.beta * cycle
+        loss = loss + weights.beta * cycle + weights.swap * swapped
         if self.fresh is not None:
             with frozen_statistics(self.fresh):
                 still = F.log_softmax(self._fresh(background), 1)
             # At chance every device is as likely as any other.
             loss = loss + weights.fresh * (-still.mean() - math.log(still.shape[1]))
-        return {"loss": loss, "known": known, "near": near, "again": again, "cycle": cycle}
+        terms = {"known": known, "near": near, "again": again, "cycle": cycle}
+        return {"loss": loss, **terms, **({"swapped": swapped} if weights.swap > 0 else {})}
 
     def _fresh(self, background: Tensor) -> Tensor:
         assert self.fresh is not None  # noqa: S101
@@ -177,7 +186,7 @@ class DRRFF(Objective):
         if self.q is None:
             return {"loss": plain}
         with torch.no_grad():
-            donors = torch.randperm(len(x), generator=state.generators[0], device=x.device)
+            donors = _donors(len(x), state, x)
             made = self.make(self.background(x[donors], state), z)
         # The made signal is of the device that gave the fingerprint, not of the background's.
         shuffled = F.cross_entropy(self.head(self.f(made), y), y)
@@ -192,3 +201,8 @@ class DRRFF(Objective):
     def signature(self) -> dict[str, Any]:
         """Return what a checkpoint is known by."""
         return {"weights": vars(self.weights), "augmentation": self.augmentation}
+
+
+def _donors(n: int, state: State, like: Tensor) -> Tensor:
+    """Draw whose background goes with each fingerprint."""
+    return torch.randperm(n, generator=state.generators[0], device=like.device)
