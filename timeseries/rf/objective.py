@@ -36,6 +36,7 @@ class Sizes:
     width: int
     unet_width: int
     residual: bool = False
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class DRRFF(Objective):
     ) -> None:  # fmt: skip
         super().__init__()
         self.weights, self.augmentation, self.learning_rate = weights, augmentation, learning_rate
+        self.noise = sizes.noise
         self.f = Extractor(sizes.n_samples, sizes.width, sizes.n_latents)
         self.head = CosineHead(sizes.n_latents, sizes.n_devices, scale, margin)
         self.q: UNet | None = None
@@ -143,8 +145,11 @@ class DRRFF(Objective):
         """Return the background signals of records; with a state, noise of its generator."""
         assert self.q is not None  # noqa: S101 - for the type checker
         shape = (len(x), *self.q.shape)
-        noise = x.new_zeros(shape) if state is None else state.normal((1, *shape), x)[0]
-        return self.q(x, noise)
+        if state is None:
+            return self.q(x, x.new_zeros(shape))
+        if self.noise > 0:
+            x = x + self.noise / 2**0.5 * state.normal((1, *x.shape), x)[0]
+        return self.q(x, state.normal((1, *shape), x)[0])
 
     def make(self, background: Tensor, z: Tensor) -> Tensor:
         """Return signals of given backgrounds and fingerprints."""
