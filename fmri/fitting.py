@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from fmri.fit_data import FitData, Ints, match
+from fmri.fit_data import FitData, Ints, match, spread_of, stimulus_folds, without_stimuli
 from fmri.fit_start import code_map, start_layers
 from fmri.mindeye import MindEye, fingerprint_of
 from fmri.model import Model
@@ -44,10 +44,11 @@ def fit_model(
     """Fit an estimator in place; with `start`, from another's networks."""
     recipe = recipe_of(estimator)
     model, found = _once(estimator, subjects, y, low_level, scratch, progress, start, None)
-    chosen = found.best_epoch, found.prior_best_epoch
     if recipe.refit and estimator.validation_fraction:
         folder = None if scratch is None else Path(scratch) / "refit"
-        model, _ = _once(estimator, subjects, y, low_level, folder, progress, start, chosen)
+        chosen = found.best_epoch
+        model, again = _once(estimator, subjects, y, low_level, folder, progress, start, chosen)
+        found.prior_history = again.prior_history
     estimator.model_ = model
     estimator.history_, estimator.prior_history_ = found.history, found.prior_history
     estimator.best_epoch_ = found.best_epoch
@@ -55,12 +56,11 @@ def fit_model(
 
 @dataclass
 class _Found:
-    """Logs of a training, and the epochs that were best."""
+    """Logs of a training, and the backbone's best epoch."""
 
     history: list[dict[str, float]]
     best_epoch: int
     prior_history: list[dict[str, float]]
-    prior_best_epoch: int
 
 
 def _once(
@@ -71,22 +71,36 @@ def _once(
     scratch: str | Path | None,
     progress: Callable[..., Iterator[Any]] | None,
     start: Model | None,
-    chosen: tuple[int, int] | None,
+    chosen: int | None,
 ) -> tuple[Model, _Found]:
-    """Train with a validation part, or on everything for the epochs that were chosen."""
+    """Train with a validation part, or on everything for the epochs that were chosen.
+
+    Where everything is trained again, a prior that follows the backbone waits for that.
+    """
     data = match(estimator, subjects, y, low_level, hold_out=chosen is None)
     _learn_contracts(estimator, data, y)
     seeds = [int(s) for s in np.random.SeedSequence(estimator.random_state).generate_state(4)]
+    model = _started(estimator, data, start, seeds)
+    if chosen is None:
+        _warn_of_memory(estimator, model, data)
+    run = _Run.of(estimator, model, data, start, seeds, scratch, progress)
+    joint = model.prior is not None and not run.recipe.staged
+    found = _Found(*run.go("joint" if joint else "brain", run.recipe.max_epochs, chosen), [])
+    if model.start is not None:
+        model.start.codes = code_map(estimator, model, data, seeds[1])
+    last = chosen is not None or not (run.recipe.refit and estimator.validation_fraction)
+    if model.prior is not None and run.recipe.staged and last:
+        run.conditions = run.cross_fit(found.best_epoch)
+        found.prior_history, _ = run.go("prior", run.recipe.prior_max_epochs)
+    return model, found
+
+
+def _started(estimator: MindEye, data: FitData, start: Model | None, seeds: list[int]) -> Model:
     with torch.random.fork_rng([]):
         torch.manual_seed(seeds[0])
         model = _new_model(estimator, data, start)
         start_layers(estimator, model, data, start, seeds[1])
-    if chosen is None:
-        _warn_of_memory(estimator, model, data)
-    found = _train(estimator, model, data, seeds, scratch, progress, chosen)
-    if model.start is not None:
-        model.start.codes = code_map(estimator, model, data, seeds[1])
-    return model, found
+    return model
 
 
 def _learn_contracts(estimator: MindEye, data: FitData, y: xr.Dataset) -> None:
@@ -152,27 +166,6 @@ def _scale(estimator: MindEye, data: FitData) -> PriorScale:
 # Training -----------------------------------------------------------------------------------
 
 
-def _train(
-    estimator: MindEye,
-    model: Model,
-    data: FitData,
-    seeds: list[int],
-    scratch: str | Path | None,
-    progress: Callable[..., Iterator[Any]] | None,
-    chosen: tuple[int, int] | None,
-) -> _Found:
-    recipe = recipe_of(estimator)
-    staged = recipe.staged and model.prior is not None
-    device = device_of(estimator.device)
-    banks = [None if v is None else _bank(v, device) for v in (data.targets, data.latents)]
-    run = _Run(estimator, model, data, recipe, banks, device, seeds, scratch, progress)
-    stage = "joint" if model.prior is not None and not recipe.staged else "brain"
-    only, prior_only = chosen or (None, None)
-    history, best = run.go(stage, recipe.max_epochs, only)
-    later = run.go("prior", recipe.prior_max_epochs, prior_only) if staged else ([], 0)
-    return _Found(history, best, *later)
-
-
 @dataclass
 class _Run:
     """What the stages of one training share."""
@@ -180,15 +173,60 @@ class _Run:
     estimator: MindEye
     model: Model
     data: FitData
+    begin: Model | None
     recipe: Recipe
     banks: list[Any]
     device: torch.device
     seeds: list[int]
     scratch: str | Path | None
     progress: Callable[..., Iterator[Any]] | None
+    conditions: list[NDArray[np.float32]] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        estimator: MindEye,
+        model: Model,
+        data: FitData,
+        begin: Model | None,
+        seeds: list[int],
+        scratch: str | Path | None,
+        progress: Callable[..., Iterator[Any]] | None,
+    ) -> _Run:
+        device = device_of(estimator.device)
+        banks = [None if v is None else _bank(v, device) for v in (data.targets, data.latents)]
+        recipe = recipe_of(estimator)
+        if recipe.relative:
+            spread = spread_of(data.targets[data.trained])
+            recipe = replace(recipe, weights=recipe.weights.scaled(spread))
+        return cls(estimator, model, data, begin, recipe, banks, device, seeds, scratch, progress)
+
+    def cross_fit(self, epochs: int) -> list[NDArray[np.float32]] | None:
+        """Return each subject's tokens of the training trials, by backbones that never saw them.
+
+        None where that isn't asked for, or stimuli are too few.
+        """
+        own, data = self.estimator, self.data
+        folds = stimulus_folds(data, self.recipe.cross_fit, self.seeds[1])
+        if not folds:
+            return None
+        shape, kept = data.targets.shape[1:], own.alpha_
+        found = [np.zeros((len(v), *shape), np.float32) for v in data.values]
+        for number, held in enumerate(folds):
+            part = without_stimuli(data, held)
+            model = _started(own, part, self.begin, self.seeds)
+            folder = None if self.scratch is None else Path(self.scratch) / f"fold-{number}"
+            inner = replace(self, model=model, data=part, scratch=folder)
+            inner.go("brain", self.recipe.max_epochs, epochs, f"fold {number + 1}")
+            for values, out, rows, contract in zip(
+                data.values, found, part.held, data.contracts, strict=True
+            ):
+                out[rows] = model.tokens((contract.name, values[rows]), own.device)
+        own.alpha_ = kept
+        return found
 
     def go(
-        self, stage: str, max_epochs: int, only: int | None = None
+        self, stage: str, max_epochs: int, only: int | None = None, label: str | None = None
     ) -> tuple[list[dict[str, float]], int]:
         """Train one stage, or its first epochs only; return its log and the epoch kept."""
         from fmri.prior import kept_signal
@@ -214,7 +252,9 @@ class _Run:
         objective.total_epochs = max_epochs
         if only is not None:
             objective.share, max_epochs = only / max(max_epochs, 1), only
-        validation = self._sources(self.data.held, stage, False)
+        # The part held back in a fold is there to be predicted, not to choose.
+        held = [] if label else self.data.held
+        validation = self._sources(held, stage, False) if held else None
         before = None
         if validation is not None and stage == "brain" and self.model.start is not None:
             before = self._selection(objective, validation)
@@ -231,7 +271,7 @@ class _Run:
             device=self.device,
             compile=own.compile,
             progress=self.progress or (_bar if own.verbose else None),
-            label={"joint": "training", "brain": "backbone", "prior": "prior"}[stage],
+            label=label or {"joint": "training", "brain": "backbone", "prior": "prior"}[stage],
         )
         history, best = result.history[0], result.best_epoch[0]
         objective.cpu().eval()
@@ -253,6 +293,8 @@ class _Run:
                 "x": self.data.values[number],
                 "row": self.data.rows[number],
             }
+            if stage == "prior" and self.conditions is not None:
+                arrays["tokens"] = self.conditions[number]
             most = max(2, len(part) // self.recipe.min_batches)
             size = min(share, most) if training else min(_VALIDATION_ROWS, len(part))
             sources[self.data.contracts[number].name] = Batches(

@@ -48,8 +48,9 @@ class MindEye(Encoder):
     The presets ``mindeye1`` and ``mindeye2`` have the shapes and the training of the papers.
     ``small`` is ours, for a thousand trials on a CPU: its linear path starts as a ridge
     regression to the targets (fitted on its training stimuli alone), its residual blocks start at
-    zero, its contrastive temperature is warmer, its prior is trained after its backbone, and the
-    starting point is kept where training doesn't better it.
+    zero, its contrastive temperature is warmer and goes with the spread of the targets, and the
+    starting point is kept where training doesn't better it. Its prior is trained after its
+    backbone, on what backbones of four folds gave for stimuli that they never saw.
 
     Parameters
     ----------
@@ -78,8 +79,8 @@ class MindEye(Encoder):
         Share of the stimuli that choose the checkpoint; 0 takes the last epoch.
     patience : int, optional
         Stop after so many epochs without a better one.
-    sampler : {"ddim", "ddpm"}
-        Of the prior; DDIM has trailing steps.
+    sampler : {"ddim", "ddpm", "mean"}
+        Of the prior; DDIM has trailing steps; ``"mean"`` is its estimate of the mean.
     steps : int
         Of the sampler, of 100.
     guidance : float
@@ -339,7 +340,8 @@ class MindEye(Encoder):
             A sample of the diffusion prior, or the backbone's own tokens; by default the prior
             where there is one.
         sampler, steps, guidance : optional
-            By default the estimator's. One step gives the prior's estimate of the mean.
+            By default the estimator's. ``sampler="mean"`` is nearest to the truth on average, a
+            sample looks more like a real image's tokens.
         n_samples : int
             Samples that are averaged.
         random_state : int, optional

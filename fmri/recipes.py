@@ -26,6 +26,11 @@ class Recipe:
     weights : Weights
     prior_batch_size, prior_learning_rate
         Where the prior is trained after the backbone.
+    cross_fit : int
+        Folds over stimuli: the prior learns from what backbones gave that never saw a stimulus,
+        as at test, not from the backbone's own training outputs; 0 takes those (`staged`).
+    relative : bool
+        Temperatures are multiplied by the spread of the targets (see `spread_of`).
     rise : float
         Epochs in which the learning rate rises.
     staged : bool
@@ -45,12 +50,14 @@ class Recipe:
     prior_max_epochs: int = 0
     prior_batch_size: int = 100
     prior_learning_rate: float = 1e-3
+    cross_fit: int = 0
     rise: float = 2.0
     staged: bool = False
     centre: bool = False
     warm_start: bool = False
     refit: bool = False
     min_batches: int = 1
+    relative: bool = False
 
 
 RECIPES: dict[str, Recipe] = {
@@ -62,17 +69,20 @@ RECIPES: dict[str, Recipe] = {
         Weights(
             loss="softclip",
             anchor=1.0,
-            bimixco_temperature=0.07,
-            softclip_temperatures=(0.07, 0.07),
+            bimixco_temperature=0.25,
+            softclip_temperatures=(0.25, 0.25),
             learning_rate=5e-4,
         ),
-        prior_max_epochs=20,
+        prior_max_epochs=60,
+        prior_learning_rate=2e-3,
+        cross_fit=4,
         rise=6.0,
         staged=True,
         centre=True,
         warm_start=True,
         refit=True,
         min_batches=4,
+        relative=True,
     ),
 }
 
