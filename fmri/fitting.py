@@ -196,6 +196,9 @@ class _Run:
         device = device_of(estimator.device)
         banks = [None if v is None else _bank(v, device) for v in (data.targets, data.latents)]
         recipe = recipe_of(estimator)
+        if begin is not None and estimator.learning_rate is None:
+            rate = recipe.tuning * recipe.weights.learning_rate
+            recipe = replace(recipe, weights=replace(recipe.weights, learning_rate=rate))
         if recipe.relative:
             spread = spread_of(data.targets[data.trained])
             recipe = replace(recipe, weights=recipe.weights.scaled(spread))

@@ -262,7 +262,8 @@ class MindEye(Encoder):
         X, y, low_level, stimulus, scratch, progress
             As in `fit`; the targets must be of the same kind.
         **params
-            Parameters of training that are to differ.
+            Parameters of training that are to differ. With less than some 200 stimuli too few are
+            kept aside to choose a checkpoint: ``validation_fraction=0`` does better then.
 
         Returns
         -------

@@ -29,6 +29,8 @@ class Recipe:
     cross_fit : int
         Folds over stimuli: the prior learns from what backbones gave that never saw a stimulus,
         as at test, not from the backbone's own training outputs; 0 takes those (`staged`).
+    tuning : float
+        Factor of the learning rate where training starts from another subject's networks.
     relative : bool
         Temperatures are multiplied by the spread of the targets (see `spread_of`).
     rise : float
@@ -57,6 +59,7 @@ class Recipe:
     warm_start: bool = False
     refit: bool = False
     min_batches: int = 1
+    tuning: float = 1.0
     relative: bool = False
 
 
@@ -82,6 +85,7 @@ RECIPES: dict[str, Recipe] = {
         warm_start=True,
         refit=True,
         min_batches=4,
+        tuning=0.4,
         relative=True,
     ),
 }
