@@ -204,18 +204,19 @@ def map_figure(data: xr.Dataset, values: NDArray[Any]) -> MatplotlibFigure | Non
     import nibabel
     from nilearn.plotting import plot_img
 
-    volume = np.full(json.loads(data.attrs["shape"]), np.nan, np.float32)
-    volume[data["i"].values, data["j"].values, data["k"].values] = values
-    image = nibabel.Nifti1Image(volume, np.asarray(affine))
+    places = tuple(data[name].values for name in "ijk")
+    shape, matrix = json.loads(data.attrs["shape"]), np.asarray(affine)
+    volume, inside = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    volume[places], inside[places] = values, 1
     slices = np.unique(data["k"].values)
     chosen = slices[np.linspace(0, len(slices) - 1, min(SLICES, len(slices))).astype(int)]
     middle = np.array([[data["i"].values.mean(), data["j"].values.mean(), k, 1] for k in chosen])
-    heights = (np.asarray(affine) @ middle.T)[2]
-    figure = new_figure(1.5 * len(chosen) + 1.2, 2.0)
+    heights = (matrix @ middle.T)[2]
+    figure = new_figure(1.5 * len(chosen) + 1.2, 1.7)
     figure.set_layout_engine("none")
     plot_img(
-        image, display_mode="z", cut_coords=heights.tolist(), figure=figure, cmap=SEQUENTIAL,
-        vmin=0, vmax=float(max(values.max(), 1e-3)), colorbar=True, annotate=True,
-        black_bg=False, bg_img=None,
+        nibabel.Nifti1Image(volume, matrix), transparency=nibabel.Nifti1Image(inside, matrix),
+        display_mode="z", cut_coords=heights.tolist(), figure=figure, cmap=SEQUENTIAL, vmin=0,
+        vmax=float(max(values.max(), 1e-3)), colorbar=True, black_bg=False, bg_img=None,
     )  # fmt: skip
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from fmri.betas import betas
 from fmri.derivatives import find_derivatives
-from fmri.mask import Mask, read_mask
+from fmri.mask import Mask, intersect_masks, read_mask
 from fmri.read_betas import read_betas, table_beside
 from fmri.tables import entities, read_table, stimulus_column
 from fmri.voxels import same_affine
@@ -316,12 +317,22 @@ def _masks(params: BetasParams, brains: list[Mask]) -> Any:
                 f"the brain masks of the runs have different grids ({brains[0].shape} and "
                 f"{brain.shape}, or other affines); take a space that all runs share"
             )
-    return [*brains, *own] or None
+    return [*_in_every(brains), *own] or None
+
+
+def _in_every(brains: list[Mask]) -> list[Mask]:
+    """Intersect the brain masks of the runs, and say what that takes away."""
+    if len(brains) < 2:
+        return brains
+    common = intersect_masks(brains)
+    most = max(map(len, brains))
+    note = f"{len(common)} voxels are in the brain masks of all runs, of up to {most} of one run"
+    return [replace(common, notes=(*common.notes, note))]
 
 
 def _of_subject(path: Path, subject: str | None) -> bool:
     mine = entities(path.name).get("sub")
-    return mine is None or subject is None or mine == _bare(subject)
+    return mine is None or subject is None or _bare(mine) == _bare(subject)
 
 
 def _repetition_time(runs: pd.DataFrame, params: BetasParams) -> float | None:
