@@ -72,7 +72,7 @@ def warnings(found: Prepared) -> list[str]:
 def sentences(found: Prepared, params: BetasParams) -> list[tuple[str, tuple[str, ...]]]:
     """Describe how the responses were made, with citations."""
     out: list[tuple[str, tuple[str, ...]]] = [_origin(params)]
-    if found.data.attrs.get("units") == "z":
+    if found.standardized:
         out.append(("Every session was z-scored by its trials of training pictures.", ()))
     if params.select is not None:
         rule = (
@@ -93,7 +93,8 @@ def _origin(params: BetasParams) -> tuple[str, tuple[str, ...]]:
         return "Single-trial responses that were estimated elsewhere were read.", ()
     how = params.response
     by = {
-        "window": "the mean of a window after each onset",
+        "window": f"the mean from {how.tmin:g} s after its onset to {how.tmax:g} s after its "
+        f"{'end' if how.until == 'offset' else 'onset'}",
         "lsa": "one linear model of all trials",
         "lss": "least squares separate, each trial against the sum of the others",
         "ridge": "fractional ridge regression",

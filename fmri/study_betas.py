@@ -48,6 +48,8 @@ class Prepared:
         not be estimated is missing.
     unknown : str
         Why nothing or not all of it could be.
+    standardized : bool
+        Whether sessions were z-scored by training trials.
     unseen : list of str
         Pictures without a trial.
     """
@@ -58,6 +60,7 @@ class Prepared:
     reliability: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     unknown: str = ""
     unseen: list[str] = field(default_factory=list)
+    standardized: bool = False
 
 
 def record(
@@ -153,7 +156,9 @@ def prepare(data: xr.Dataset, images: xr.Dataset | None, params: BetasParams) ->
     values = {name: ("voxel", found[kept]) for name, found in reliability.items()}
     shown = set(data["stimulus"].values.tolist())
     unseen = [name for name in images["stimulus"].values.tolist() if name not in shown]
-    return Prepared(data.assign_coords(values), whole, kept, reliability, unknown, unseen)
+    standardized = params.standardize is not None
+    data = data.assign_coords(values)
+    return Prepared(data, whole, kept, reliability, unknown, unseen, standardized)
 
 
 def _without_pictures(data: xr.Dataset, params: BetasParams) -> Prepared:
@@ -163,8 +168,8 @@ def _without_pictures(data: xr.Dataset, params: BetasParams) -> Prepared:
             "away and choose voxels by mask_img"
         )
     why = (
-        "No pictures were given, so that nothing is known of training and test: the responses are "
-        "as they were estimated, and no reliability is shown."
+        "The stage was given no pictures, so that it knows no training part: the responses are as "
+        "they were estimated, and no reliability is shown."
     )
     return Prepared(data, data, np.ones(data.sizes["voxel"], bool), unknown=why)
 
