@@ -29,6 +29,7 @@ from neuro.fitted_on import FittedOn, Seen
 from neuro.items import trial_hashes
 
 if TYPE_CHECKING:
+    from fmri.autoencoder import ImageAutoencoder
     from fmri.model import Model
 
 Floats = NDArray[np.float32]
@@ -125,6 +126,8 @@ class MindEye(Encoder):
         0 where the start was best.
     alpha_ : dict of str to float
         Penalty of the warm start by subject.
+    decoder_ : ImageAutoencoder or None
+        The way from tokens, or from the low-level latent, back to pixels; see `attach_decoder`.
 
     Examples
     --------
@@ -142,8 +145,10 @@ class MindEye(Encoder):
 
     name: ClassVar[str] = "fmri-mindeye"
     dims: ClassVar[tuple[str, ...]] = ("trial", "voxel")
+    optional_parts: ClassVar[tuple[str, ...]] = ("decoder_",)
     DecodeOptions: ClassVar[type[BaseOptions]] = MindEyeOptions
 
+    decoder_: ImageAutoencoder | None = None
     model_: Model
     subjects_: list[VoxelContract]
     target_: dict[str, Any]
@@ -259,7 +264,7 @@ class MindEye(Encoder):
         self._check_parameters()
         subjects = as_subjects(X, stimulus)
         fit_model(self, subjects, y, low_level, scratch, progress)
-        self._remember(subjects)
+        self._remember(subjects, low_level)
         return self
 
     def fine_tune(
@@ -300,10 +305,35 @@ class MindEye(Encoder):
         other._check_parameters()
         subjects = as_subjects(X, stimulus)
         fit_model(other, subjects, y, low_level, scratch, progress, start=self.model_)
-        other._remember(subjects)
+        other._remember(subjects, low_level)
+        other.decoder_ = self.decoder_
         return other
 
-    def _remember(self, subjects: list[Subject]) -> None:
+    def attach_decoder(self, decoder: ImageAutoencoder) -> Self:
+        """Let an autoencoder of the targets, or of the image latents, be saved along.
+
+        New scans are then decoded to pictures without anything but this folder.
+
+        Raises
+        ------
+        ContractError
+            Where it is neither that of the targets nor that of the latents.
+        """
+        from fmri.low_level import decodes_latents, decodes_tokens
+
+        check_is_fitted(self, "model_")
+        if not (decodes_tokens(self, decoder) or decodes_latents(self, decoder)):
+            raise ContractError(
+                f"the autoencoder (weights {decoder.weights_hash()}) is neither that of the "
+                f"targets, {_brief(self.target_['fingerprint'])}, nor that of the image latents; "
+                "wire the one that made them"
+            )
+        self.decoder_ = decoder
+        return self
+
+    def _remember(self, subjects: list[Subject], low_level: xr.Dataset | None) -> None:
+        made_by = None if low_level is None else fingerprint_of(low_level)
+        self.target_["latent_fingerprint"] = made_by
         own = [FittedOn.of(s.values, *_who(s)) for s in subjects]
         self.fitted_on_ = FittedOn(
             **{

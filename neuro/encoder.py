@@ -62,6 +62,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Axes of the input; a plain array of one axis less is one channel.
     parts : tuple of str
         Fitted attributes that are encoders themselves; they are saved and loaded along.
+    optional_parts : tuple of str
+        The same for such that may be None or missing.
     DecodeOptions : type
         The options model of `decode`.
     contract_ : Contract
@@ -94,6 +96,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     name: ClassVar[str] = ""
     dims: ClassVar[tuple[str, ...]] = ("trial", "channel", "time")
     parts: ClassVar[tuple[str, ...]] = ()
+    optional_parts: ClassVar[tuple[str, ...]] = ()
     DecodeOptions: ClassVar[type[BaseModel]] = DecodeOptions
     n_latents: int
 
