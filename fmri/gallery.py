@@ -7,6 +7,7 @@ by which candidates are found; ``tokens.npy`` (image, token, feature), by which 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -105,8 +106,11 @@ class Gallery:
 
     def place(self, stimuli: Iterable[str]) -> NDArray[np.intp]:
         """Return the row of each stimulus, -1 where the gallery lacks it."""
-        rows = {name: row for row, name in enumerate(self.stimulus.tolist())}
-        return np.array([rows.get(str(name), -1) for name in stimuli], dtype=np.intp)
+        return np.array([self._rows.get(str(name), -1) for name in stimuli], dtype=np.intp)
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.stimulus.tolist())}
 
 
 def pool_tokens(tokens: NDArray[Any], pooling: str = "tokens") -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import xarray as xr
@@ -31,6 +31,7 @@ from neuro.items import trial_hashes
 if TYPE_CHECKING:
     from fmri.autoencoder import ImageAutoencoder
     from fmri.model import Model
+    from neuro.report import Block
 
 Floats = NDArray[np.float32]
 
@@ -45,8 +46,20 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 class MindEyeOptions(BaseOptions):
     """What ``neuro decode`` accepts beyond files, for MindEye."""
 
+    align: bool = False
+    """Find voxels by their coordinates; those that a scan lacks stand at their training mean."""
+
+    zscore: Literal["auto", "none"] = "auto"
+    """Z-score a session by its own trials where the training's sessions were z-scored."""
+
     prior: bool = True
     """Return tokens of the diffusion prior, or the backbone's own."""
+
+    pictures: bool = True
+    """Decode tokens to pictures, where the decoder of the targets was saved along."""
+
+    shown: int = 8
+    """Trials of each scan on its page and in the contact sheet."""
 
     steps: int = 20
     """Steps of the prior's sampler."""
@@ -516,6 +529,26 @@ class MindEye(Encoder):
         from fmri.decode import decode_betas
 
         return decode_betas(self, path, options or MindEyeOptions())
+
+    def check_decoding(self, options: Any) -> None:
+        """Refuse a gallery of other targets before the first scan is read."""
+        from fmri.decode import gallery_in
+
+        if options.gallery is not None:
+            gallery_in(options.gallery).check(self.target_["fingerprint"])
+
+    def show_decoded(self, result: xr.Dataset, options: Any) -> list[Block]:
+        """Return the blocks of a scan's page: trials beside retrieved and decoded pictures."""
+        from fmri.sheet import scan_blocks
+
+        return scan_blocks(result, options)
+
+    def companions(self, path: str | Path) -> list[Path]:
+        """Name the trial table that lies beside a file of betas."""
+        from fmri.read_betas import table_beside
+
+        found = table_beside(path)
+        return [] if found is None else [found]
 
     def contract(self) -> dict[str, Any]:
         """Return the JSON of ``preprocessing.json``."""

@@ -193,7 +193,7 @@ def _tables(
 ) -> list[pd.DataFrame]:
     counts = [part.sizes["trial"] for part in parts]
     if trials is None:
-        found = [_beside(file) for file in files]
+        found = [table_beside(file) for file in files]
         if any(path is None for path in found):
             names = [f"trial-{number:05d}" for number in range(sum(counts))]
             return _cut(pd.DataFrame({"stimulus": names}), counts)
@@ -218,7 +218,8 @@ def _table_name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else "the trial table"
 
 
-def _beside(file: Any) -> Path | None:
+def table_beside(file: Any) -> Path | None:
+    """Return the trial table that lies beside a file of betas, None where there is none."""
     if not isinstance(file, str | Path):
         return None
     path = Path(file)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
+_WITHIN = ("reconstruction", "reconstruction_nearest")  # identified within classes too
+
 CAVEAT = (
     "Read with care. A generator makes a plausible picture of anything, of noise too: that a "
     "reconstruction looks good says little, that it is like the seen picture and not like others "
@@ -99,7 +101,10 @@ def _further(
     small = {name: alike(pictures, brain.images) for name, pictures in named.items()}
     classes = _classes(brain, units)
     if len(units) > 1:
-        out |= evaluate_identification(small, brain.seen, stimulus=units, classes=classes, **how)
+        close = {name: small.pop(name) for name in _WITHIN}
+        for group, labels in ((close, classes), (small, None)):
+            out |= evaluate_identification(group, brain.seen, stimulus=units, classes=labels, **how)
+        small = close | small
     return out | _class_read(small, brain, units, classes, how)
 
 

@@ -50,6 +50,8 @@ class OpenCLIPParams(BaseModel):
 
     arch: str | None = None
     """As open_clip names it (ViT-L-14-quickgelu); not needed where the folder or hub says it."""
+    arch_file: File | None = None
+    """A JSON file with embed_dim and vision_cfg, in place of arch."""
     weights: File | None = None
     """A .safetensors file."""
     folder: Folder | None = None

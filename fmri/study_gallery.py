@@ -71,7 +71,10 @@ def study_gallery(
         parts, where, pooling=settings["pooling"], keep_tokens=True, progress=context.progress
     )
     found = gallery_dataset(open_gallery(where, fingerprint=targets.attrs["fingerprint"]))
-    context.section("Gallery", *_blocks(parts, found))
+    names = [] if part == "none" else [f"of the study ({part})"]
+    names += [] if folder is None else [Path(folder).name]
+    counts = {name: one.sizes["trial"] for name, (_, one) in zip(names, parts, strict=True)}
+    context.section("Gallery", *_blocks(counts, found))
     return found
 
 
@@ -98,15 +101,13 @@ def _of_folder(
     return compute_targets(found, provider, cache=cache, progress=context.progress), found
 
 
-def _blocks(parts: list[Part], found: xr.Dataset) -> list[Block]:
-    rows = [
-        {"pictures": images.sizes["trial"], "part": n + 1} for n, (_, images) in enumerate(parts)
-    ]
+def _blocks(counts: Mapping[str, int], found: xr.Dataset) -> list[Block]:
+    rows = [{"pictures": name, "number": count} for name, count in counts.items()]
     n = found.sizes["trial"]
     some = np.linspace(0, n - 1, min(_SHOWN, n)).astype(int)
     shown = found["picture"].values[some] / 255
     caption = f"Some of the {n:,} pictures that a brain is compared with."
     return [
-        Table(rows, f"Embeddings pooled by {found.attrs['pooling']}."),
+        Table(rows, f"Embeddings pooled by: {found.attrs['pooling']}."),
         Figure(grid_figure([shown], ["gallery"]), caption),
     ]

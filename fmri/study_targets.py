@@ -154,6 +154,8 @@ def _made_by(settings: Mapping[str, Any], images: xr.Dataset) -> dict[str, Any]:
         return {"provider": kind, "n_components": settings["n_features"]}
     if kind == "open_clip":
         own = dict(settings["open_clip"])
+        file = own.pop("arch_file")
+        own |= {} if file is None else {"arch": str(file)}
         given = [own.pop(name) for name in ("weights", "folder", "hub")]
         named = [str(value) for value in given if value is not None]
         if len(named) > 1:

@@ -254,6 +254,9 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         attrs = {"kind": "codes", "encoder": self.name, "source": Path(path).name}
         return codes.to_dataset(name="codes").assign_attrs(attrs)
 
+    def check_decoding(self, options: Any) -> None:
+        """Refuse options that no recording could be decoded with, before the first is read."""
+
     def save(self, folder: str | Path, card: str | None = None) -> None:
         """Save as a folder: JSON and safetensors, no code and no pickle.
 
