@@ -23,8 +23,9 @@ from neuro.data import open_dataset
 from neuro.errors import ContractError, DataError
 
 if TYPE_CHECKING:
+    from fmri.decode_options import MindEyeOptions
     from fmri.gallery import Gallery
-    from fmri.mindeye import MindEye, MindEyeOptions
+    from fmri.mindeye import MindEye
 
 Floats = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from fmri.decode_options import MindEyeOptions
 from fmri.subjects import Subject, VoxelContract, as_subjects
 from neuro.encoder import DecodeOptions as BaseOptions
 from neuro.encoder import Encoder
@@ -41,34 +42,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "head": ("separate", "shared"),
     "sampler": ("ddim", "ddpm"),
 }
-
-
-class MindEyeOptions(BaseOptions):
-    """What ``neuro decode`` accepts beyond files, for MindEye."""
-
-    align: bool = False
-    """Find voxels by their coordinates; those that a scan lacks stand at their training mean."""
-
-    zscore: Literal["auto", "none"] = "auto"
-    """Z-score a session by its own trials where the training's sessions were z-scored."""
-
-    prior: bool = True
-    """Return tokens of the diffusion prior, or the backbone's own."""
-
-    pictures: bool = True
-    """Decode tokens to pictures, where the decoder of the targets was saved along."""
-
-    shown: int = 8
-    """Trials of each scan on its page and in the contact sheet."""
-
-    steps: int = 20
-    """Steps of the prior's sampler."""
-
-    gallery: Path | None = None
-    """Folder of a gallery to retrieve pictures from."""
-
-    top_k: int = 5
-    """Pictures retrieved for each trial."""
 
 
 class MindEye(Encoder):

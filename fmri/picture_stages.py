@@ -43,6 +43,8 @@ def autoencoder(images: Dataset, params: AutoencoderParams, context: Context) ->
     model.fit(
         images, train_stimuli=train, scratch=context.scratch / "fit", progress=context.progress
     )
+    if not model.history_:
+        context.mark("Random weights: the autoencoder was never trained.")
     context.section("Autoencoder", *plots.history_blocks(model.history_, "the autoencoder"))
     context.method(f"An autoencoder was trained on the {len(train)} training pictures.")
     return model

@@ -67,6 +67,8 @@ def study_generator(
         "Pictures of the test part, and what the generator makes of their true targets; from a "
         "brain it can only be worse."
     )
+    if model.random_weights:
+        context.mark("Random weights: the generator was never trained; its pictures mean nothing.")
     context.section(
         "Generator",
         *history_blocks(model.history_, "the generator"),

@@ -189,9 +189,7 @@ def alike(pictures: Floats, images: xr.Dataset) -> Floats:
 
 
 def _provider(targets: xr.Dataset, images: xr.Dataset, autoencoder: Any) -> Provider | None:
-    from fmri.low_level import KLLatents
-
-    if "made_by" not in targets.attrs or isinstance(autoencoder, KLLatents):
+    if "made_by" not in targets.attrs:
         return None
     try:
         return provider_again(targets, images, autoencoder)

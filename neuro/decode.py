@@ -8,19 +8,18 @@ something to show, ``<name>.html`` and a contact sheet over all recordings lie b
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import io
 import itertools
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuro.decode_index import INDEX, Row, read_index, replace_text, write_index
 from neuro.errors import InputError
 from neuro.runner.fingerprint import Fingerprints
 from neuro.sheet import write_page, write_sheet
@@ -32,46 +31,8 @@ if TYPE_CHECKING:
 
     from neuro.encoder import Encoder
 
-INDEX = "decoded.tsv"
 ENCODER_PARTS = ("config.json", "preprocessing.json", "model.safetensors")
 COMPRESSED = (".gz", ".bz2", ".xz")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What came of one recording: a line of ``decoded.tsv``.
-
-    Attributes
-    ----------
-    name : str
-        Of ``<name>.zarr`` and ``<name>.tsv``.
-    source : str
-        The recording's absolute path.
-    status : str
-        ``"done"`` or ``"failed"``.
-    n_trials, n_seen_trials : int
-        Trials decoded, and how many of them the encoder was trained on.
-    seen_subject : bool
-        Whether the encoder was trained on other trials of a subject of this recording.
-    digest, encoder, options : str
-        Content of the recording, of the encoder, and the options: all must agree for a skip.
-    error : str
-        Why it failed.
-    note : str
-        What to know of the result, in the encoder's words: voxels that were missing.
-    """
-
-    name: str
-    source: str
-    status: str
-    n_trials: int = 0
-    n_seen_trials: int = 0
-    seen_subject: bool = False
-    digest: str = ""
-    encoder: str = ""
-    options: str = "{}"
-    error: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -287,7 +248,7 @@ def write_result(result: xr.Dataset, out: Path, name: str) -> None:
 
     save_dataset(result, out / f"{name}.zarr")
     table = to_table(result)
-    _replace(out / f"{name}.tsv", table.to_csv(sep="\t", index=False, float_format="%.9g"))
+    replace_text(out / f"{name}.tsv", table.to_csv(sep="\t", index=False, float_format="%.9g"))
 
 
 def to_table(result: xr.Dataset) -> pd.DataFrame:
@@ -389,40 +350,3 @@ def make_folder(out: Path) -> None:
         raise InputError(f"--out {out}: can't make this folder ({error.strerror})") from error
     if not os.access(out, os.W_OK | os.X_OK):
         raise InputError(f"--out {out}: this folder can't be written; name another")
-
-
-def read_index(out: Path) -> dict[str, Row]:
-    """Read ``decoded.tsv`` as rows by name; a missing or foreign file counts as empty."""
-    path = out / INDEX
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        lines = list(csv.DictReader(stream, delimiter="\t"))
-    known = {field.name for field in fields(Row)}
-    if lines and not known - {"note"} <= set(lines[0]) <= known:
-        raise InputError(f"{path} is no index of decoded recordings; name another --out")
-    return {line["name"]: _row(line) for line in lines}
-
-
-def _row(line: dict[str, str]) -> Row:
-    values: dict[str, Any] = dict(line)
-    values["n_trials"] = int(line["n_trials"])
-    values["n_seen_trials"] = int(line["n_seen_trials"])
-    values["seen_subject"] = line["seen_subject"] == "True"
-    return Row(**values)
-
-
-def write_index(out: Path, index: dict[str, Row]) -> None:
-    """Write ``decoded.tsv`` in one rename, in the order of names."""
-    text = io.StringIO()
-    names = [field.name for field in fields(Row)]
-    writer = csv.DictWriter(text, names, delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(index[name]) for name in sorted(index))
-    _replace(out / INDEX, text.getvalue())
-
-
-def _replace(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
