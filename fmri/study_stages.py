@@ -1,10 +1,10 @@
-"""Stages that are a whole study of a published set, declared to the runner; no logic."""
+"""Stages that are a whole study: of a published set, or of a sweep. Declared only; no logic."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from neuro.stage import Context, Dataset, File, Params, Table, stage
+from neuro.stage import Context, Dataset, Encoder, File, Params, Table, stage
 
 
 class DigitsParams(Params):
@@ -76,3 +76,31 @@ def haxby(betas: Dataset, params: HaxbyParams, context: Context) -> Table:
     from fmri import category_study
 
     return category_study.record(context, betas.load(), params.model_dump())
+
+
+class AblationsParams(Params):
+    """How the variants are compared."""
+
+    n_boot: int = Field(2000, ge=100)
+    """Bootstrap samples of test pictures behind the intervals."""
+    seed: int = 0
+    """Seed of bootstrap and the prior's noise."""
+
+
+@stage("fmri-ablations", version=1)
+def ablations(
+    members: list[Encoder],
+    betas: Dataset,
+    targets: Dataset,
+    images: Dataset,
+    params: AblationsParams,
+    context: Context,
+) -> Table:
+    """Compare the members of a sweep over MindEye on the same test pictures.
+
+    Gives every variant's retrieval in both directions and the cosine of its tokens to the true
+    embedding, and the effect of each swept setting with everything else averaged.
+    """
+    from fmri import ablations as study
+
+    return study.record(context, members, betas, targets, images, params.model_dump())
