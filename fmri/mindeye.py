@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from fmri.mindeye_options import MindEyeOptions, check_parameters
+from fmri.decode_options import MindEyeOptions
+from fmri.mindeye_options import check_parameters
 from fmri.repeats import average_repeats
 from fmri.subjects import Subject, VoxelContract, as_subjects
 from neuro.encoder import DecodeOptions as BaseOptions
@@ -31,7 +32,9 @@ from neuro.fitted_on import FittedOn, Seen
 from neuro.items import trial_hashes
 
 if TYPE_CHECKING:
+    from fmri.autoencoder import ImageAutoencoder
     from fmri.model import Model
+    from neuro.report import Block
 
 __all__ = ["MindEye", "MindEyeOptions", "average_repeats", "fingerprint_of"]
 
@@ -107,6 +110,8 @@ class MindEye(Encoder):
         0 where the start was best.
     alpha_ : dict of str to float
         Penalty of the warm start by subject.
+    decoder_ : ImageAutoencoder or None
+        The way from tokens, or from the low-level latent, back to pixels; see `attach_decoder`.
 
     Examples
     --------
@@ -124,8 +129,10 @@ class MindEye(Encoder):
 
     name: ClassVar[str] = "fmri-mindeye"
     dims: ClassVar[tuple[str, ...]] = ("trial", "voxel")
+    optional_parts: ClassVar[tuple[str, ...]] = ("decoder_",)
     DecodeOptions: ClassVar[type[BaseOptions]] = MindEyeOptions
 
+    decoder_: ImageAutoencoder | None = None
     model_: Model
     subjects_: list[VoxelContract]
     target_: dict[str, Any]
@@ -241,7 +248,7 @@ class MindEye(Encoder):
         check_parameters(self)
         subjects = as_subjects(X, stimulus)
         fit_model(self, subjects, y, low_level, scratch, progress)
-        self._remember(subjects)
+        self._remember(subjects, low_level)
         return self
 
     def fine_tune(
@@ -283,10 +290,35 @@ class MindEye(Encoder):
         check_parameters(other)
         subjects = as_subjects(X, stimulus)
         fit_model(other, subjects, y, low_level, scratch, progress, start=self.model_)
-        other._remember(subjects)
+        other._remember(subjects, low_level)
+        other.decoder_ = self.decoder_
         return other
 
-    def _remember(self, subjects: list[Subject]) -> None:
+    def attach_decoder(self, decoder: ImageAutoencoder) -> Self:
+        """Let an autoencoder of the targets, or of the image latents, be saved along.
+
+        New scans are then decoded to pictures without anything but this folder.
+
+        Raises
+        ------
+        ContractError
+            Where it is neither that of the targets nor that of the latents.
+        """
+        from fmri.low_level import decodes_latents, decodes_tokens
+
+        check_is_fitted(self, "model_")
+        if not (decodes_tokens(self, decoder) or decodes_latents(self, decoder)):
+            raise ContractError(
+                f"the autoencoder (weights {decoder.weights_hash()}) is neither that of the "
+                f"targets, {_brief(self.target_['fingerprint'])}, nor that of the image latents; "
+                "wire the one that made them"
+            )
+        self.decoder_ = decoder
+        return self
+
+    def _remember(self, subjects: list[Subject], low_level: xr.Dataset | None) -> None:
+        made_by = None if low_level is None else fingerprint_of(low_level)
+        self.target_["latent_fingerprint"] = made_by
         own = [FittedOn.of(s.values, *_who(s)) for s in subjects]
         self.fitted_on_ = FittedOn(
             **{
@@ -448,6 +480,26 @@ class MindEye(Encoder):
         from fmri.decode import decode_betas
 
         return decode_betas(self, path, options or MindEyeOptions())
+
+    def check_decoding(self, options: Any) -> None:
+        """Refuse a gallery of other targets before the first scan is read."""
+        from fmri.decode import gallery_in
+
+        if options.gallery is not None:
+            gallery_in(options.gallery).check(self.target_["fingerprint"])
+
+    def show_decoded(self, result: xr.Dataset, options: Any) -> list[Block]:
+        """Return the blocks of a scan's page: trials beside retrieved and decoded pictures."""
+        from fmri.sheet import scan_blocks
+
+        return scan_blocks(result, options)
+
+    def companions(self, path: str | Path) -> list[Path]:
+        """Name the trial table that lies beside a file of betas."""
+        from fmri.read_betas import table_beside
+
+        found = table_beside(path)
+        return [] if found is None else [found]
 
     def contract(self) -> dict[str, Any]:
         """Return the JSON of ``preprocessing.json``."""

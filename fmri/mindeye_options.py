@@ -1,11 +1,9 @@
-"""What MindEye may be set to: choices, ranges, and the options of decoding."""
+"""What MindEye may be set to: choices and ranges."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuro.encoder import DecodeOptions
 from neuro.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,22 +15,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "head": ("separate", "shared"),
     "sampler": ("ddim", "ddpm", "mean"),
 }
-
-
-class MindEyeOptions(DecodeOptions):
-    """What ``neuro decode`` accepts beyond files, for MindEye."""
-
-    prior: bool = True
-    """Return tokens of the diffusion prior, or the backbone's own."""
-
-    steps: int = 20
-    """Steps of the prior's sampler."""
-
-    gallery: Path | None = None
-    """Folder of a gallery to retrieve pictures from."""
-
-    top_k: int = 5
-    """Pictures retrieved for each trial."""
 
 
 def check_parameters(estimator: MindEye) -> None:
