@@ -28,7 +28,6 @@ pytest.importorskip("diffusers")
 
 FRESH = (100, 101, 102)
 FULL = {"n_train": 800, "n_test": 600}
-SHORT = {"n_train": 600, "n_test": 500, "n_voxels": 300}
 
 
 @dataclass(frozen=True)
@@ -78,16 +77,18 @@ def ridge(train: xr.Dataset, test: xr.Dataset, targets: xr.Dataset) -> xr.DataAr
 
 
 @lru_cache(maxsize=1)
-def fitted(truth: str, seed: int, prior: bool, size: tuple[tuple[str, int], ...]) -> Any:
+def fitted(truth: str, seed: int, prior: bool, epochs: int | None) -> Any:
     """Return MindEye, ridge predictions, test trials and targets of one subject."""
-    one = study(truth, seed, **dict(size))
+    one = study(truth, seed, **FULL)
     train, test = one.train[0], one.test[0]
-    model = MindEye(device="cpu", prior=prior).fit(train, one.targets)
+    model = MindEye(device="cpu", prior=prior, prior_max_epochs=epochs).fit(train, one.targets)
     return model, ridge(train, test, one.targets), test, one.targets
 
 
-def against_ridge(truth: str, seed: int, prior: bool = True, **size: int) -> dict[str, Estimate]:
-    model, linear, test, targets = fitted(truth, seed, prior, tuple(size.items()))
+def against_ridge(
+    truth: str, seed: int, prior: bool = True, epochs: int | None = None
+) -> dict[str, Estimate]:
+    model, linear, test, targets = fitted(truth, seed, prior, epochs)
     own, other = hits(model.transform(test), targets), hits(linear, targets)
     gains = {d: compare(own[d], other[d]) for d in DIRECTIONS}
     for d, gain in gains.items():
@@ -95,8 +96,8 @@ def against_ridge(truth: str, seed: int, prior: bool = True, **size: int) -> dic
     return gains
 
 
-def of_the_prior(truth: str, seed: int, **size: int) -> Estimate:
-    model, linear, test, targets = fitted(truth, seed, True, tuple(size.items()))
+def of_the_prior(truth: str, seed: int, epochs: int | None = None) -> Estimate:
+    model, linear, test, targets = fitted(truth, seed, True, epochs)
     backbone = cosines(model.predict_tokens(test, prior=False), targets)
     mean = cosines(model.predict_tokens(test, sampler="mean"), targets)
     drawn = cosines(model.predict_tokens(test), targets)
@@ -110,8 +111,8 @@ def of_the_prior(truth: str, seed: int, **size: int) -> Estimate:
     return found["mean - backbone"]
 
 
-def of_the_new_subject(seed: int, truth: str = "nonlinear", **size: int) -> dict[str, Estimate]:
-    one = study(truth, seed, share=10, n_subjects=2, **size)
+def of_the_new_subject(seed: int, truth: str = "nonlinear") -> dict[str, Estimate]:
+    one = study(truth, seed, share=10, n_subjects=2, **FULL)
     options: dict[str, Any] = {"device": "cpu", "prior": False}
     few: dict[str, Any] = {"validation_fraction": 0}  # of a tenth, too few would choose
     first = MindEye(**options).fit(one.train[0], one.targets)
@@ -132,14 +133,14 @@ def say(truth: str, seed: int, what: str, gain: Estimate) -> None:
 
 
 def test_in_short_it_beats_ridge_in_both_directions_and_the_prior_helps() -> None:
-    gains = against_ridge("nonlinear", 0, **SHORT)
+    gains = against_ridge("nonlinear", 0, epochs=20)
     assert all(gain.above(0) for gain in gains.values())
-    assert of_the_prior("nonlinear", 0, **SHORT).above(0)
+    assert of_the_prior("nonlinear", 0, epochs=20).above(0)
 
 
 def test_in_short_it_keeps_up_with_ridge_where_the_brain_is_linear() -> None:
-    gains = against_ridge("linear", 0, prior=False, **SHORT)
-    assert min(gain.value for gain in gains.values()) > -0.03
+    gains = against_ridge("linear", 0, prior=False)
+    assert min(gain.value for gain in gains.values()) >= -0.02
 
 
 # In full, on fresh subjects ---------------------------------------------------------------------
@@ -148,25 +149,25 @@ def test_in_short_it_keeps_up_with_ridge_where_the_brain_is_linear() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", FRESH)
 def test_it_beats_ridge_where_the_brain_is_not_linear(seed: int) -> None:
-    assert all(gain.above(0) for gain in against_ridge("nonlinear", seed, **FULL).values())
-    assert of_the_prior("nonlinear", seed, **FULL).above(0)
+    assert all(gain.above(0) for gain in against_ridge("nonlinear", seed).values())
+    assert of_the_prior("nonlinear", seed).above(0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", FRESH)
 def test_it_is_not_far_below_ridge_where_the_brain_is_linear(seed: int) -> None:
-    assert min(gain.value for gain in against_ridge("linear", seed, **FULL).values()) >= -0.02
-    assert of_the_prior("linear", seed, **FULL).above(0)
+    assert min(gain.value for gain in against_ridge("linear", seed).values()) >= -0.02
+    assert of_the_prior("linear", seed).above(0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", FRESH)
 def test_it_keeps_up_where_the_targets_are_not_the_truth(seed: int) -> None:
-    assert min(gain.value for gain in against_ridge("gabor", seed, **FULL).values()) >= -0.02
-    assert of_the_prior("gabor", seed, **FULL).above(0)
+    assert min(gain.value for gain in against_ridge("gabor", seed).values()) >= -0.02
+    assert of_the_prior("gabor", seed).above(0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", FRESH)
 def test_a_new_subject_with_a_tenth_of_the_trials_gains_from_another(seed: int) -> None:
-    assert all(gain.above(0) for gain in of_the_new_subject(seed, **FULL).values())
+    assert all(gain.above(0) for gain in of_the_new_subject(seed).values())
