@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -43,56 +44,56 @@ def fit_model(
 ) -> None:
     """Fit an estimator in place; with `start`, from another's networks."""
     recipe = recipe_of(estimator)
-    model, found = _once(estimator, subjects, y, low_level, scratch, progress, start, None)
-    if recipe.refit and estimator.validation_fraction:
-        folder = None if scratch is None else Path(scratch) / "refit"
-        chosen = found.best_epoch
-        model, again = _once(estimator, subjects, y, low_level, folder, progress, start, chosen)
-        found.prior_history = again.prior_history
-    estimator.model_ = model
-    estimator.history_, estimator.prior_history_ = found.history, found.prior_history
-    estimator.best_epoch_ = found.best_epoch
-
-
-@dataclass
-class _Found:
-    """Logs of a training, and the backbone's best epoch."""
-
-    history: list[dict[str, float]]
-    best_epoch: int
-    prior_history: list[dict[str, float]]
-
-
-def _once(
-    estimator: MindEye,
-    subjects: list[Subject],
-    y: Any,
-    low_level: xr.Dataset | None,
-    scratch: str | Path | None,
-    progress: Callable[..., Iterator[Any]] | None,
-    start: Model | None,
-    chosen: int | None,
-) -> tuple[Model, _Found]:
-    """Train with a validation part, or on everything for the epochs that were chosen.
-
-    Where everything is trained again, a prior that follows the backbone waits for that.
-    """
-    data = match(estimator, subjects, y, low_level, hold_out=chosen is None)
+    data = match(estimator, subjects, y, low_level, hold_out=not recipe.cross_fit)
     _learn_contracts(estimator, data, y)
     seeds = [int(s) for s in np.random.SeedSequence(estimator.random_state).generate_state(4)]
     model = _started(estimator, data, start, seeds)
-    if chosen is None:
-        _warn_of_memory(estimator, model, data)
+    _warn_of_memory(estimator, model, data)
     run = _Run.of(estimator, model, data, start, seeds, scratch, progress)
-    joint = model.prior is not None and not run.recipe.staged
-    found = _Found(*run.go("joint" if joint else "brain", run.recipe.max_epochs, chosen), [])
+    joint = model.prior is not None and not recipe.staged
+    crossed = run.cross_fit() if recipe.cross_fit else None
+    log = run.go("joint" if joint else "brain", run.recipe.max_epochs, crossed and crossed.best)
     if model.start is not None:
         model.start.codes = code_map(estimator, model, data, seeds[1])
-    last = chosen is not None or not (run.recipe.refit and estimator.validation_fraction)
-    if model.prior is not None and run.recipe.staged and last:
-        run.conditions = run.cross_fit(found.best_epoch)
-        found.prior_history, _ = run.go("prior", run.recipe.prior_max_epochs)
-    return model, found
+    estimator.prior_history_ = []
+    if model.prior is not None and recipe.staged:
+        run.conditions = crossed and crossed.tokens
+        estimator.prior_history_ = run.go("prior", run.recipe.prior_max_epochs).history
+    estimator.model_ = model
+    estimator.history_, estimator.best_epoch_ = (crossed or log).history, log.best
+
+
+@dataclass
+class _Log:
+    """What a training leaves: losses by epoch, the epoch kept, how good the start was."""
+
+    history: list[dict[str, float]]
+    best: int
+    before: float | None = None
+
+    def curve(self) -> list[float]:
+        """Return what chooses the epoch, from epoch 0, the start, on; empty where not known."""
+        found = [row["val_selection"] for row in self.history if "val_selection" in row]
+        return [math.inf if self.before is None else self.before, *found] if found else []
+
+
+@dataclass
+class _Crossed:
+    """What backbones of several folds say together.
+
+    Attributes
+    ----------
+    history : list of dict
+        Losses by epoch, averaged over folds.
+    best : int or None
+        The epoch that is best over all folds, 0 for the start; None where nothing is to choose.
+    tokens : list of ndarray (trial, token, feature)
+        Of each subject's training trials, by backbones that never saw the stimulus.
+    """
+
+    history: list[dict[str, float]]
+    best: int | None
+    tokens: list[NDArray[np.float32]]
 
 
 def _started(estimator: MindEye, data: FitData, start: Model | None, seeds: list[int]) -> Model:
@@ -204,34 +205,33 @@ class _Run:
             recipe = replace(recipe, weights=recipe.weights.scaled(spread))
         return cls(estimator, model, data, begin, recipe, banks, device, seeds, scratch, progress)
 
-    def cross_fit(self, epochs: int) -> list[NDArray[np.float32]] | None:
-        """Return each subject's tokens of the training trials, by backbones that never saw them.
-
-        None where that isn't asked for, or stimuli are too few.
-        """
+    def cross_fit(self) -> _Crossed | None:
+        """Train backbones that never saw a fold of the stimuli; None where these are too few."""
         own, data = self.estimator, self.data
         folds = stimulus_folds(data, self.recipe.cross_fit, self.seeds[1])
         if not folds:
             return None
         shape, kept = data.targets.shape[1:], own.alpha_
-        found = [np.zeros((len(v), *shape), np.float32) for v in data.values]
+        tokens = [np.zeros((len(v), *shape), np.float32) for v in data.values]
+        logs = []
         for number, held in enumerate(folds):
             part = without_stimuli(data, held)
             model = _started(own, part, self.begin, self.seeds)
             folder = None if self.scratch is None else Path(self.scratch) / f"fold-{number}"
             inner = replace(self, model=model, data=part, scratch=folder)
-            inner.go("brain", self.recipe.max_epochs, epochs, f"fold {number + 1}")
+            label = f"backbone, fold {number + 1} of {len(folds)}"
+            logs.append(inner.go("brain", self.recipe.max_epochs, label=label))
             for values, out, rows, contract in zip(
-                data.values, found, part.held, data.contracts, strict=True
+                data.values, tokens, part.held, data.contracts, strict=True
             ):
                 out[rows] = model.tokens((contract.name, values[rows]), own.device)
         own.alpha_ = kept
-        return found
+        return _Crossed(_mean_history(logs), _best_of(logs), tokens)
 
     def go(
         self, stage: str, max_epochs: int, only: int | None = None, label: str | None = None
-    ) -> tuple[list[dict[str, float]], int]:
-        """Train one stage, or its first epochs only; return its log and the epoch kept."""
+    ) -> _Log:
+        """Train one stage, or its first epochs only."""
         from fmri.prior import kept_signal
         from neuro.training import train
 
@@ -255,9 +255,8 @@ class _Run:
         objective.total_epochs = max_epochs
         if only is not None:
             objective.share, max_epochs = only / max(max_epochs, 1), only
-        # The part held back in a fold is there to be predicted, not to choose.
-        held = [] if label else self.data.held
-        validation = self._sources(held, stage, False) if held else None
+        chooses = own.validation_fraction and only is None
+        validation = self._sources(self.data.held, stage, False) if chooses else None
         before = None
         if validation is not None and stage == "brain" and self.model.start is not None:
             before = self._selection(objective, validation)
@@ -276,13 +275,12 @@ class _Run:
             progress=self.progress or (_bar if own.verbose else None),
             label=label or {"joint": "training", "brain": "backbone", "prior": "prior"}[stage],
         )
-        history, best = result.history[0], result.best_epoch[0]
+        log = _Log(result.history[0], result.best_epoch[0], before)
         objective.cpu().eval()
-        values = [row["val_selection"] for row in history if "val_selection" in row]
-        if before is not None and min(values, default=before) >= before:
+        if before is not None and min(log.curve(), default=before) >= before:
             objective.load_state_dict(first)
-            best = 0
-        return history, best
+            log.best = 0
+        return log
 
     def _sources(self, parts: list[Ints], stage: str, training: bool) -> Any:
         """Return one source per subject with equal shares; None where there is nothing."""
@@ -316,6 +314,18 @@ class _Run:
                 values.append(float(objective.step(batch, state)["selection"]))
         objective.train()
         return float(np.mean(values))
+
+
+def _mean_history(logs: list[_Log]) -> list[dict[str, float]]:
+    """Average losses over folds, for as many epochs as all of them ran."""
+    rows = zip(*(log.history for log in logs), strict=False)
+    return [{name: float(np.mean([r[name] for r in row])) for name in row[0]} for row in rows]
+
+
+def _best_of(logs: list[_Log]) -> int | None:
+    curves = [log.curve() for log in logs]
+    least = min(len(curve) for curve in curves)
+    return int(np.mean([curve[:least] for curve in curves], 0).argmin()) if least else None
 
 
 def _bank(values: NDArray[Any], device: torch.device) -> Bank:

@@ -79,7 +79,8 @@ class MindEye(Encoder):
     weight_decay : float
         Of AdamW; none on biases and normalisations.
     validation_fraction : float
-        Share of the stimuli that choose the checkpoint; 0 takes the last epoch.
+        Share of the stimuli that choose the checkpoint; 0 takes the last epoch. ``small`` lets
+        four folds choose, each a quarter of the stimuli, and then trains on all.
     patience : int, optional
         Stop after so many epochs without a better one.
     sampler : {"ddim", "ddpm", "mean"}

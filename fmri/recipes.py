@@ -27,8 +27,9 @@ class Recipe:
     prior_batch_size, prior_learning_rate
         Where the prior is trained after the backbone.
     cross_fit : int
-        Folds over stimuli: the prior learns from what backbones gave that never saw a stimulus,
-        as at test, not from the backbone's own training outputs; 0 takes those (`staged`).
+        Folds over the stimuli; 0 is one validation part. They choose the epoch together, the
+        backbone is then trained on all stimuli up to there, and the prior learns from what they
+        gave for stimuli that they never saw, as at test (`staged`).
     tuning : float
         Factor of the learning rate where training starts from another subject's networks.
     relative : bool
@@ -40,8 +41,6 @@ class Recipe:
     centre : bool
         The prior works on centred targets of unit variance, not on ``scale * targets``.
     warm_start : bool
-    refit : bool
-        Train again on all stimuli, for as many epochs as the validation part chose.
     min_batches : int
         In an epoch: few trials make smaller batches, not fewer steps.
     """
@@ -57,7 +56,6 @@ class Recipe:
     staged: bool = False
     centre: bool = False
     warm_start: bool = False
-    refit: bool = False
     min_batches: int = 1
     tuning: float = 1.0
     relative: bool = False
@@ -83,7 +81,6 @@ RECIPES: dict[str, Recipe] = {
         staged=True,
         centre=True,
         warm_start=True,
-        refit=True,
         min_batches=4,
         tuning=0.4,
         relative=True,
