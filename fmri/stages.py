@@ -116,11 +116,16 @@ class MindEyeParams(Params):
 
 @stage("fmri-mindeye", version=1)
 def mindeye(
-    betas: Dataset, targets: Dataset, images: Dataset, params: MindEyeParams, context: Context
+    betas: Dataset | list[Dataset],
+    targets: Dataset,
+    images: Dataset,
+    params: MindEyeParams,
+    context: Context,
 ) -> Encoder:
     """Train MindEye on the trials of training pictures; some of these choose the checkpoint.
 
-    The test pictures play no part. Repeats of a picture are single trials in training.
+    The test pictures play no part. Repeats of a picture are single trials in training. Betas of a
+    sweep over `subject` train one model of all subjects, each with a first layer of its own.
     """
     from fmri import parts, plots
     from fmri.mindeye import MindEye
@@ -136,7 +141,7 @@ def mindeye(
         blocks.append(Figure(figure, "Losses of the diffusion prior."))
     context.section("Training", *blocks)
     context.method(
-        f"MindEye (preset {params.preset}) was trained on {own.sizes['trial']} single trials.",
+        f"MindEye (preset {params.preset}) was trained on {parts.count_trials(own)}.",
         "scotti2023",
     )
     return model
@@ -155,7 +160,7 @@ class RetrieveParams(Params):
 
 @stage("fmri-retrieve", version=1)
 def retrieve(
-    betas: Dataset,
+    betas: Dataset | list[Dataset],
     targets: Dataset,
     images: Dataset,
     encoder: Encoder,
@@ -165,7 +170,8 @@ def retrieve(
     """Find the seen picture among the test pictures, and the brain among brains.
 
     Beside MindEye stand its diffusion prior, a ridge regression tuned inside the training part,
-    and shuffled pairs; outputs are averaged over the repeats of a picture.
+    and shuffled pairs; outputs are averaged over the repeats of a picture. Several subjects are
+    scored one by one; intervals are over pictures, whose subjects are averaged.
     """
     from fmri import scores
 

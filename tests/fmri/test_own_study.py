@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+import neuro
 from fmri.images import read_images
 from fmri.parts import stimuli_of, with_parts
 from fmri.stages import betas as betas_stage
@@ -24,6 +25,7 @@ from fmri.study_params import BetasParams
 from neuro.cli import app
 from neuro.data import open_dataset
 from neuro.errors import DataError, InputError
+from neuro.runner.schema import load_workflow
 
 N_PICTURES, T_R, GAP, SHAPE = 24, 2.0, 6.0, (6, 5, 3)
 AFFINE = np.diag([-3.0, 3.0, 3.0, 1.0])
@@ -94,6 +96,12 @@ def write_study(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("own") / "ds")
+
+
+@pytest.fixture
+def copy(study: Path, tmp_path: Path) -> Path:
+    """A copy of the study that a test may break."""
+    return Path(shutil.copytree(study, tmp_path / "ds"))
 
 
 WORKFLOW = """
@@ -196,6 +204,47 @@ def test_only_files_that_are_read_count(run: Path, study: Path) -> None:
         events.write_text(text)
 
 
+TWO = WORKFLOW.replace('subject: "01"', 'sweep: {subject: ["01", "02"]}').replace(
+    "    mask_img: ds/sub-*_regions.nii.gz\n    labels: [1, 2]\n", ""
+)
+EACH = """
+  alone:
+    use: fmri-mindeye
+    each: ${betas}
+    targets: ${targets}
+    images: ${images}
+  scored:
+    use: fmri-retrieve
+    each: ${alone}
+    betas: ${betas}
+    targets: ${targets}
+    images: ${images}
+"""
+
+
+def test_two_subjects_train_one_model_or_one_each(copy: Path) -> None:
+    features = write_pictures(copy / "again")
+    shutil.rmtree(copy / "again")
+    for session, run in RUNS:
+        write_run(copy, session, run, features, subject="02")
+    run = run_workflow(copy.parent, TWO)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics.get("metrics", metrics)
+    found = metrics["retrieval.image.mindeye.top1"]
+    assert found["value"] > 0.5
+    assert found["n"] == 6  # pictures, not subjects times pictures
+    report = (run / "report.html").read_text()
+    assert "Top 1 of all, subject by subject" in report
+    encoder = neuro.load(run / "encoder")
+    assert [one.name for one in encoder.subjects_] == ["sub-01", "sub-02"]
+    with pytest.raises(DataError, match="runs of 2 subjects"):
+        stage(copy)
+    (copy.parent / "each.yaml").write_text(TWO + EACH)
+    nodes = load_workflow(str(copy.parent / "each.yaml")).nodes
+    assert nodes["encoder"].wires["betas"].many
+    assert nodes["scored"].wires["betas"].aligned
+
+
 # The stage by itself --------------------------------------------------------------------------
 
 
@@ -234,12 +283,6 @@ def stage(study: Path, images: Any = "all", **fields: Any) -> tuple[Any, Told]:
 
 def bold_files(study: Path) -> list[Path]:
     return sorted((study / "derivatives").rglob("*_bold.nii.gz"))
-
-
-@pytest.fixture
-def copy(study: Path, tmp_path: Path) -> Path:
-    """A copy of the study that a test may break."""
-    return Path(shutil.copytree(study, tmp_path / "ds"))
 
 
 def test_plain_runs_with_one_table_of_events_are_the_same(study: Path, tmp_path: Path) -> None:
