@@ -11,13 +11,13 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import neuro
+import neuro.stage as neuro_stage
 from fmri.images import read_images
 from fmri.parts import stimuli_of, with_parts
 from fmri.stages import betas as betas_stage
@@ -449,5 +449,41 @@ def test_parameters_that_contradict_one_another(fields: dict[str, Any], message:
         BetasParams(**fields)
 
 
-def test_workflow_of_this_test_is_yaml() -> None:
-    assert yaml.safe_load(WORKFLOW)["name"] == "own"
+def test_the_workflow_of_the_documentation_holds(copy: Path) -> None:
+    """The YAML of docs/fmri.md, on this study: it is valid, and what it names is found."""
+    page = (Path(__file__).parents[2] / "docs" / "fmri.md").read_text()
+    text = page.split("```yaml\n")[1].split("```")[0]
+    (copy / "rois").mkdir()
+    shutil.copy(copy / "sub-01_regions.nii.gz", copy / "rois" / "sub-01_visual.nii.gz")
+    (copy / "my-study.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"no preprocessed run was found .*task=viewing"):
+        BetasParams(derivatives=copy / "derivatives", task="viewing").reads()
+    nodes = load_workflow(str(copy / "my-study.yaml")).nodes
+    assert list(nodes) == ["images", "targets", "betas", "encoder", "retrieval"]
+    params = nodes["betas"].members[0].params
+    assert params.source == "derivatives"  # type: ignore[attr-defined]
+    sets = ["betas.task=see", "betas.confounds={strategy: [motion], motion: basic}",
+            "targets.n_features=3", "images.test_size=0.25", "encoder.max_epochs=0",
+            "encoder.prior=false", "images.size=16"]  # fmt: skip
+    words = [word for one in sets for word in ("--set", one)]
+    done = CliRunner().invoke(
+        app, ["run", str(copy / "my-study.yaml"), "--out", str(copy / "runs"), *words]
+    )
+    assert done.exit_code == 0, done.output
+
+
+def test_an_input_may_be_one_or_a_list() -> None:
+    found = neuro_stage.stage("demo-either", version=1)(_either).stage.inputs
+    assert (found["betas"].many, found["betas"].either, found["betas"].required) == (
+        False, True, True,
+    )  # fmt: skip
+    assert not found["images"].either
+
+
+def _either(
+    betas: neuro_stage.Dataset | list[neuro_stage.Dataset],
+    images: neuro_stage.Dataset,
+    params: BetasParams,
+    context: neuro_stage.Context,
+) -> neuro_stage.Table:
+    raise NotImplementedError
