@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from neuro.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    from neuro.stage import Context
 
 PARTS = ("train", "test")
 
@@ -136,44 +132,3 @@ def images_sentence(images: xr.Dataset) -> tuple[str, ...]:
         f"{n_train} pictures served for training; {n_test} were kept for the test, and nothing "
         "was trained on them.",
     )
-
-
-def study_targets(
-    images: xr.Dataset, settings: dict[str, Any], context: Context
-) -> tuple[xr.Dataset, dict[str, Any]]:
-    """Train what embeds the pictures, on the training part, and embed them all.
-
-    Returns
-    -------
-    targets : Dataset
-    shown : dict
-        ``decoded`` (image, channel, row, column): pictures of the test part brought back from
-        their targets; ``images`` of the same shape.
-    """
-    from fmri.providers import AutoencoderTokens, PixelPCA
-    from fmri.targets import compute_targets
-
-    train = stimuli_of(images, "train")
-    provider: Any
-    if settings["provider"] == "pca":
-        provider = PixelPCA(settings["n_features"]).fit(images, train_stimuli=train)
-    else:
-        provider = AutoencoderTokens(_autoencoder(images, train, settings, context))
-    found = compute_targets(images, provider, progress=context.progress)
-    held = images.isel(trial=np.flatnonzero(images["part"].values == "test")[:12])
-    tokens = found["signal"].sel(trial=np.isin(found["stimulus"].values, held["stimulus"].values))
-    decoded = provider.decode(np.asarray(tokens.values, dtype=np.float32))
-    return found, {"images": held["signal"].values, "decoded": np.asarray(decoded)}
-
-
-def _autoencoder(
-    images: xr.Dataset, train: NDArray[np.str_], settings: dict[str, Any], context: Context
-) -> Any:
-    from fmri.autoencoder import ImageAutoencoder
-
-    network = ImageAutoencoder(
-        n_features=settings["n_features"], max_epochs=settings["max_epochs"],
-        random_state=settings["seed"],
-    )  # fmt: skip
-    scratch = Path(context.scratch) / "autoencoder"
-    return network.fit(images, train_stimuli=train, scratch=scratch, progress=context.progress)

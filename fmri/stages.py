@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from fmri.study_params import BetasParams
-from neuro.stage import Context, Dataset, Encoder, Folder, Params, Table, stage
+from neuro.stage import Context, Dataset, Encoder, File, Folder, Params, Table, stage
 
 
 class ImagesParams(Params):
@@ -43,26 +44,72 @@ def images(params: ImagesParams, context: Context) -> Dataset:
     return found
 
 
+class OpenCLIPParams(BaseModel):
+    """A CLIP image tower, by open_clip; without weights they are random, and marked so."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    arch: str | None = None
+    """As open_clip names it (ViT-L-14-quickgelu); not needed where the folder or hub says it."""
+    arch_file: File | None = None
+    """A JSON file with embed_dim and vision_cfg, in place of arch."""
+    weights: File | None = None
+    """A .safetensors file."""
+    folder: Folder | None = None
+    """A folder with open_clip_config.json and open_clip_model.safetensors."""
+    hub: str | None = None
+    """hub:owner/name, or a tag of open_clip (laion2b_s32b_b82k): downloaded."""
+    layer: Literal["tokens", "patches", "pooled", "penultimate"] = "tokens"
+    """All tokens, projected; patches alone; the image embedding; tokens before the last block."""
+    normalize: Literal["none", "cls", "l2"] = "none"
+    """Divide tokens by the norm of CLS, each by its own, or not."""
+    generator: str | None = None
+    """Sets layer and normalize to what it was trained with: versatile-diffusion, ip-adapter ..."""
+    quick_gelu: bool | None = None
+    """The network's activation; by default as the architecture says."""
+
+
 class TargetsParams(Params):
     """What the brain is mapped to."""
 
-    provider: Literal["autoencoder", "pca"] = "autoencoder"
-    """A small autoencoder trained on the training pictures, or their principal components."""
+    provider: Literal["autoencoder", "pca", "open_clip", "array", "attributes"] = "autoencoder"
+    """What embeds a picture: a small autoencoder or components of the training pictures, a CLIP
+    tower, embeddings in a file keyed by stimulus, or a table of attributes of its category."""
     n_features: int = Field(8, ge=1)
-    """Features of a token (autoencoder), or components (pca)."""
+    """Features of a token (autoencoder trained here), or components (pca)."""
     max_epochs: int = Field(40, ge=1)
-    """Of the autoencoder."""
+    """Of an autoencoder trained here."""
+    open_clip: OpenCLIPParams = OpenCLIPParams()
+    """With provider open_clip."""
+    file: File | None = None
+    """Embeddings (array: .npz, .npy, .h5, Zarr), or categories by attributes (attributes: CSV)."""
+    source: str = ""
+    """Where a table of attributes comes from; the table may say it in a first line # source: ..."""
+    standardize: bool = True
+    """Give every attribute mean 0 and variance 1."""
     seed: int = 0
-    """Of the autoencoder."""
+    """Of an autoencoder trained here."""
+
+    def reads(self) -> list[Path]:
+        """Name the file of the rows' names beside an array."""
+        names = None if self.file is None else self.file.with_suffix(".ids.txt")
+        return [names] if names is not None and names.is_file() else []
 
 
-@stage("fmri-targets", version=1)
-def targets(images: Dataset, params: TargetsParams, context: Context) -> Dataset:
-    """Embed every picture; what is trained for it sees the training pictures only, by hash."""
-    from fmri import parts, plots
+@stage("fmri-targets", version=2)
+def targets(
+    images: Dataset, params: TargetsParams, context: Context, autoencoder: Encoder | None = None
+) -> Dataset:
+    """Embed every picture; what is trained for it sees the training pictures only, by hash.
 
-    found, shown = parts.study_targets(images, params.model_dump(), context)
+    An autoencoder of a stage of its own (fmri-autoencoder) can be used by other stages too: for
+    the gallery, the low-level branch and pictures decoded from a brain.
+    """
+    from fmri import plots, study_targets
+
+    found, shown = study_targets.study_targets(images, params.model_dump(), context, autoencoder)
     context.section("Targets", *plots.target_blocks(found, shown))
+    context.method(*plots.target_sentence(found))
     return found
 
 
@@ -96,6 +143,12 @@ class MindEyeParams(Params):
     """Retrieve by a projector of its own, or by the backbone's tokens."""
     prior: bool = True
     """Train the diffusion prior."""
+    low_level: bool = False
+    """Train the low-level branch too: to latents of the autoencoder that is wired, or of vae."""
+    vae: Folder | None = None
+    """A folder of a pretrained AutoencoderKL (diffusers) whose latents it is trained to."""
+    vae_size: int | None = Field(None, ge=32)
+    """Pixels that pictures are brought to for vae; by default its own."""
     n_blocks: int | None = Field(None, ge=0)
     """Depth of the backbone."""
     n_hidden: int | None = Field(None, ge=1)
@@ -114,27 +167,37 @@ class MindEyeParams(Params):
     """Of weights, order, noise and of the stimuli that choose the checkpoint."""
 
 
-@stage("fmri-mindeye", version=1)
+@stage("fmri-mindeye", version=2)
 def mindeye(
     betas: Dataset | list[Dataset],
     targets: Dataset,
     images: Dataset,
     params: MindEyeParams,
     context: Context,
+    autoencoder: Encoder | None = None,
 ) -> Encoder:
     """Train MindEye on the trials of training pictures; some of these choose the checkpoint.
 
     The test pictures play no part. Repeats of a picture are single trials in training. Betas of a
-    sweep over `subject` train one model of all subjects, each with a first layer of its own.
+    sweep over `subject` train one model of all subjects, each with a first layer of its own. The
+    autoencoder of the targets or latents, where it is wired, is saved along, so that new scans
+    can be decoded to pictures.
     """
     from fmri import parts, plots
+    from fmri.low_level import image_latents
     from fmri.mindeye import MindEye
     from neuro.report import Figure
 
     settings = params.model_dump()
+    low_level = None
+    where = autoencoder, settings.pop("vae"), settings.pop("vae_size")
+    if settings.pop("low_level"):
+        low_level = image_latents(images, *where)
     model: MindEye = MindEye(random_state=settings.pop("seed"), **settings)
     own = parts.trials_of(betas, parts.stimuli_of(images, "train"))
-    model.fit(own, targets, scratch=context.scratch, progress=context.progress)
+    model.fit(own, targets, low_level=low_level, scratch=context.scratch, progress=context.progress)
+    if autoencoder is not None:
+        model.attach_decoder(autoencoder)
     blocks = [Figure(plots.history_figure(model.history_), "Losses of the backbone by epoch.")]
     if model.prior_history_:
         figure = plots.history_figure(model.prior_history_, "prior")

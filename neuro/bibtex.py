@@ -171,6 +171,23 @@ BIBTEX: dict[str, dict[str, str]] = {
         "year": "2020",
         "eprint": "2010.15274",
     },
+    "radford2021": {
+        "type": "inproceedings",
+        "author": "Radford, Alec and Kim, Jong Wook and Hallacy, Chris and Ramesh, Aditya and Goh, "
+        "Gabriel and Agarwal, Sandhini and Sastry, Girish and Askell, Amanda and Mishkin, Pamela "
+        "and Clark, Jack and Krueger, Gretchen and Sutskever, Ilya",
+        "title": "Learning transferable visual models from natural language supervision",
+        "booktitle": "International Conference on Machine Learning",
+        "year": "2021",
+    },
+    "shirakawa2024": {
+        "type": "misc",
+        "author": "Shirakawa, Ken and Nagano, Yoshihiro and Tanaka, Misato and Aoki, Shuntaro C. "
+        "and Majima, Kei and Muraki, Yusuke and Kamitani, Yukiyasu",
+        "title": "Spurious reconstruction from brain activity",
+        "year": "2024",
+        "eprint": "2405.10078",
+    },
     "scotti2023": {
         "type": "inproceedings",
         "author": "Scotti, Paul S. and Banerjee, Atmadeep and Goode, Jimmie and Shabalin, Stepan "

@@ -130,6 +130,13 @@ class Context(Protocol):
     def warn(self, message: str) -> None:
         """Show a warning now and in the report."""
 
+    def mark(self, text: str) -> None:
+        """Say what a reader must know of this result and of all that is made of it.
+
+        It stands on top of every section of this stage and of the stages behind it, and in the
+        summary: what came of a network with random weights, for example.
+        """
+
     def scored(self, split: str) -> None:
         """Count one more scoring of the test split of that identity."""
 
