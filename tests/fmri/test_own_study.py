@@ -25,6 +25,8 @@ from fmri.study_params import BetasParams
 from neuro.cli import app
 from neuro.data import open_dataset
 from neuro.errors import DataError, InputError
+from neuro.runner.describe import heading
+from neuro.runner.registry import get_stage
 from neuro.runner.schema import load_workflow
 
 N_PICTURES, T_R, GAP, SHAPE = 24, 2.0, 6.0, (6, 5, 3)
@@ -286,7 +288,8 @@ def bold_files(study: Path) -> list[Path]:
 
 
 def test_plain_runs_with_one_table_of_events_are_the_same(study: Path, tmp_path: Path) -> None:
-    ours, _ = stage(study, mask_img=[study / "sub-01_regions.nii.gz"])
+    motion = {"strategy": ["motion"], "motion": "basic"}
+    ours, _ = stage(study, mask_img=[study / "sub-01_regions.nii.gz"], confounds=motion)
     rows = []
     for file in sorted(study.glob("sub-01/*/func/*_events.tsv")):
         session, run = file.name.split("_")[1], file.name.split("_")[3]
@@ -296,6 +299,7 @@ def test_plain_runs_with_one_table_of_events_are_the_same(study: Path, tmp_path:
         study, bold=bold_files(study), events=[tmp_path / "events.csv"],
         mask_img=[study / "sub-01_regions.nii.gz", *(study / "derivatives").rglob("*_mask.nii.gz")],
         trial_types=["picture"],
+        confounds_files=sorted((study / "derivatives").rglob("*_timeseries.tsv")),
     )  # fmt: skip
     assert_array_equal(found["stimulus"], ours["stimulus"])
     assert_allclose(found["signal"].values, ours["signal"].values, atol=1e-4)
@@ -478,6 +482,16 @@ def test_an_input_may_be_one_or_a_list() -> None:
         False, True, True,
     )  # fmt: skip
     assert not found["images"].either
+    help_text = heading(get_stage("fmri-mindeye"))
+    assert "betas: ${...}  dataset, or list of datasets, the members of a sweep" in help_text
+
+
+def test_every_field_of_the_stages_is_explained() -> None:
+    for name in ("fmri-betas", "fmri-haxby"):
+        done = CliRunner().invoke(app, ["stages", name])
+        assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["stages", "fmri-betas"])
+    assert "derivatives" in done.output
 
 
 def _either(
