@@ -351,6 +351,23 @@ def test_a_ridge_chooses_its_fraction_by_training_pictures(study: Path) -> None:
     assert set(found["fraction"].values) <= {0.3, 1.0}
 
 
+def test_scrubbed_volumes_are_left_out(copy: Path) -> None:
+    plain, _ = stage(copy, standardize=None)
+    for number, file in enumerate(sorted((copy / "derivatives").rglob("*_timeseries.tsv"))):
+        table = pd.read_csv(file, sep="\t")
+        table["framewise_displacement"], table["std_dvars"] = 0.1, 1.0
+        table.loc[20, "framewise_displacement"] = 3.0 if number == 0 else 0.1
+        table.to_csv(file, sep="\t", index=False)
+    found, _ = stage(
+        copy, standardize=None, confounds={"strategy": ["scrub"], "fd_threshold": 1.0, "scrub": 0}
+    )
+    same = np.isclose(found["signal"].values, plain["signal"].values, atol=1e-4).all(1)
+    assert not same[:N_PICTURES].any()
+    assert same[N_PICTURES:].all()
+    with pytest.raises(DataError, match="can't be read with the strategy"):
+        stage(copy, confounds={"strategy": ["wm_csf"]})
+
+
 def test_fewer_than_two_repeats_are_stated_and_forbid_a_choice(study: Path) -> None:
     one, told = stage(study, sessions=["02"])
     assert one.sizes["trial"] == N_PICTURES
