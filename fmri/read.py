@@ -45,6 +45,7 @@ def read_bold(
     subject: str | None = None,
     session: str | None = None,
     run: str | None = None,
+    smoothing_fwhm: float | None = None,
 ) -> xr.Dataset:
     """Read a run of BOLD images in one pass.
 
@@ -62,6 +63,9 @@ def read_bold(
         Repetition time in s, by default the header's.
     subject, session, run : str, optional
         By default those of the file name: ``sub-01``, ``ses-02``, ``run-3``.
+    smoothing_fwhm : float, optional
+        Width (mm) of a Gaussian over each whole volume, before the mask; as
+        `nilearn.image.smooth_img` has it. Only for volumes.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def read_bold(
         Where the file can't be read, is cut short or isn't 4-D, where no voxel is left, or the
         repetition time isn't known.
     """
-    values, ijk, grid, seconds = read_signal(path, mask, labels)
+    values, ijk, grid, seconds = read_signal(path, mask, labels, smoothing_fwhm)
     values, ijk, excluded = usable(values, ijk, name_of(path))
     step = t_r if t_r is not None else seconds
     if step is None or step <= 0:

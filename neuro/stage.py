@@ -52,19 +52,22 @@ RESERVED = ("use", "each", "sweep", "compute")
 class PathKind:
     """Marks a parameter as a path: the runner resolves it and fingerprints the content."""
 
-    kind: str  # "file", "files" or "folder"
+    kind: str  # "file", "files", "folder" or "tree"
 
 
 File = Annotated[Path, PathKind("file")]
 Files = Annotated[list[Path], PathKind("files")]
 Folder = Annotated[Path, PathKind("folder")]
+Tree = Annotated[Path, PathKind("tree")]  # a folder of which only what `Params.reads` names counts
 
 
 class Params(BaseModel):
     """Base of every stage's parameters: unknown fields are refused, values don't change.
 
     Fields typed `File`, `Files` or `Folder` are resolved by the runner (relative to the YAML
-    file, or to the working directory when given by ``--set``) and enter the key by content.
+    file, or to the working directory when given by ``--set``) and enter the key by content. A
+    `Tree` is a large folder that is resolved alike, but only the files of it that `reads` names
+    enter the key.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -125,6 +128,13 @@ class Context(Protocol):
 
     def warn(self, message: str) -> None:
         """Show a warning now and in the report."""
+
+    def mark(self, text: str) -> None:
+        """Say what a reader must know of this result and of all that is made of it.
+
+        It stands on top of every section of this stage and of the stages behind it, and in the
+        summary: what came of a network with random weights, for example.
+        """
 
     def scored(self, split: str) -> None:
         """Count one more scoring of the test split of that identity."""

@@ -127,10 +127,10 @@ def test_outputs_keep_coordinates_and_kind(study, fitted):
 
 
 def test_repeats_are_single_and_splits_are_by_stimulus(study):
-    from fmri.fitting import _match
+    from fmri.fit_data import match
 
     values, train, _ = study
-    data = _match(MindEye(**QUICK), as_subjects(train), targets(values), None)
+    data = match(MindEye(**QUICK), as_subjects(train), targets(values), None)
     rows = data.rows[0]
     assert len(data.train[0]) + len(data.held[0]) == 360
     assert not set(rows[data.train[0]]) & set(rows[data.held[0]])
@@ -351,13 +351,13 @@ def hits(Z, true):
 def simulated(truth, seed, n_subjects=1):
     """Betas z-scored by session: (training, test) of every subject, and the targets."""
     pytest.importorskip("himalaya")
-    from fmri.parts import z_scored
+    from fmri.sessions import standardize_sessions
     from fmri.simulate import simulate
 
     study = simulate(truth=truth, seed=seed, n_subjects=n_subjects, n_test=200)
     parts = []
     for one in study.betas:
-        data = z_scored(one, study.train)
+        data, _ = standardize_sessions(one, study.train)
         names = data.stimulus.values.astype(str)
         parts.append([data.isel(trial=np.isin(names, part)) for part in (study.train, study.test)])
     return parts, study.targets
