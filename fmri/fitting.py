@@ -51,13 +51,16 @@ def fit_model(
     _warn_of_memory(estimator, model, data)
     run = _Run.of(estimator, model, data, start, seeds, scratch, progress)
     joint = model.prior is not None and not recipe.staged
-    crossed = run.cross_fit() if recipe.cross_fit else None
-    log = run.go("joint" if joint else "brain", run.recipe.max_epochs, crossed and crossed.best)
+    asked = bool(estimator.validation_fraction) or model.prior is not None
+    crossed = run.cross_fit() if recipe.cross_fit and asked else None
+    log = run.go(
+        "joint" if joint else "brain", run.recipe.max_epochs, crossed.best if crossed else None
+    )
     if model.start is not None:
         model.start.codes = code_map(estimator, model, data, seeds[1])
     estimator.prior_history_ = []
     if model.prior is not None and recipe.staged:
-        run.conditions = crossed and crossed.tokens
+        run.conditions = crossed.tokens if crossed else None
         estimator.prior_history_ = run.go("prior", run.recipe.prior_max_epochs).history
     estimator.model_ = model
     estimator.history_, estimator.best_epoch_ = (crossed or log).history, log.best
