@@ -72,7 +72,7 @@ RECIPES: dict[str, Recipe] = {
             anchor=1.0,
             bimixco_temperature=0.25,
             softclip_temperatures=(0.25, 0.25),
-            learning_rate=5e-4,
+            learning_rate=1e-3,
         ),
         prior_max_epochs=60,
         prior_learning_rate=2e-3,
@@ -82,7 +82,7 @@ RECIPES: dict[str, Recipe] = {
         centre=True,
         warm_start=True,
         min_batches=4,
-        tuning=0.4,
+        tuning=0.2,
         relative=True,
     ),
 }
