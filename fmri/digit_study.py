@@ -1,4 +1,4 @@
-"""Pictures from a brain: the pairs of van Gerven et al. (2010), read and predicted by MindEye."""
+"""Pictures from a brain: the pairs of van Gerven et al. (2010), predicted by MindEye."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from fmri.digits import CrossValidated, Predictor, cross_validate, evaluate_pictures
-from neuro.errors import DataError
+from fmri.read_digits import digit_pairs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,55 +19,6 @@ if TYPE_CHECKING:
     from neuro.stage import Context
 
 Floats = NDArray[np.float32]
-
-CLASSES = {1: "six", 2: "nine"}
-_VARIABLES = ("fmriTrn", "fmriTest", "stimTrn", "stimTest", "labelTrn", "labelTest")
-
-
-def read_digits69(path: str | Path) -> tuple[Floats, Floats, NDArray[np.str_]]:
-    """Read the 100 pairs of a voxel pattern and a seen picture.
-
-    Parameters
-    ----------
-    path : path
-        ``digit69_28x28.mat`` (MATLAB 5).
-
-    Returns
-    -------
-    voxels : ndarray of float32, shape (100, 3092)
-    pictures : ndarray of float32, shape (100, 28, 28)
-        Upright (the file stores them column by column), in [0, 1].
-    classes : ndarray of str
-        "six" or "nine".
-
-    Raises
-    ------
-    DataError
-        Where the file is no such file.
-    """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        table = loadmat(path)
-    except (OSError, ValueError, NotImplementedError, MatReadError) as error:
-        raise DataError(f"{path}: can't be read as a MATLAB 5 file ({error})") from error
-    missing = [name for name in _VARIABLES if name not in table]
-    if missing:
-        raise DataError(
-            f"{path}: holds no {', '.join(missing)}; expected {', '.join(_VARIABLES)} as in "
-            "digit69_28x28.mat"
-        )
-    voxels, flat, labels = (
-        np.concatenate([table[f"{kind}Trn"], table[f"{kind}Test"]])
-        for kind in ("fmri", "stim", "label")
-    )
-    upright = flat.reshape(-1, 28, 28).transpose(0, 2, 1)
-    pictures = (upright / 255).astype(np.float32)
-    classes = np.array([CLASSES.get(int(k), str(k)) for k in labels.ravel()], dtype=str)
-    if not np.isfinite(voxels).all():
-        raise DataError(f"{path}: the voxel patterns hold NaN or infinity")
-    return voxels.astype(np.float32), pictures, classes
 
 
 def mindeye_predictor(
@@ -104,7 +55,7 @@ def record(context: Context, path: Path, settings: Mapping[str, Any]) -> pd.Data
     from fmri.plots import grid_figure
     from neuro.report import Figure, Table, Text
 
-    voxels, pictures, classes = read_digits69(path)
+    voxels, pictures, classes = digit_pairs(path)
     seed, params = settings["seed"], {"max_epochs": settings["max_epochs"], "device": "cpu"}
     method = mindeye_predictor(
         voxels, pictures, n_components=settings["n_components"], random_state=seed, **params

@@ -1,4 +1,4 @@
-"""The pieces of a study: pictures split once, their targets, and betas of either part."""
+"""The pieces of a study: pictures split once, their targets, and the trials of either part."""
 
 from __future__ import annotations
 
@@ -106,71 +106,3 @@ def images_sentence(images: xr.Dataset) -> tuple[str, ...]:
         f"{n_train} pictures served for training; {n_test} were kept for the test, and nothing "
         "was trained on them.",
     )
-
-
-# Betas and retrieval --------------------------------------------------------------------------
-
-
-def study_betas(images: xr.Dataset, targets: xr.Dataset, settings: dict[str, Any]) -> xr.Dataset:
-    """Simulate the responses of one subject to the pictures of a study, z-scored by session.
-
-    Parameters
-    ----------
-    images, targets : Dataset
-    settings : dict
-        Of `fmri.stages.Simulation`, and ``seed``.
-
-    Returns
-    -------
-    Dataset
-        Betas; the statistics of the z-scores are those of training trials.
-    """
-    from fmri.simulate import simulate
-
-    train, test = (stimuli_of(images, part) for part in PARTS)
-    found = simulate(images, targets, n_train=len(train), test=test, **settings)
-    betas = found.betas[0]
-    return z_scored(betas, train)
-
-
-def z_scored(betas: xr.Dataset, train_stimuli: NDArray[np.str_]) -> xr.Dataset:
-    """Take mean and spread of every session off, as its training trials have them.
-
-    Raises
-    ------
-    DataError
-        Where a session has fewer than two training trials.
-    """
-    values = betas["signal"].values.astype(np.float32, copy=True)
-    session = betas["session"].values.astype(str)
-    training = np.isin(betas["stimulus"].values.astype(str), train_stimuli)
-    for name in np.unique(session):
-        own = session == name
-        rows = own & training
-        if rows.sum() < 2:
-            raise DataError(
-                f"session '{name}' has {rows.sum()} training trials, too few for a z-score"
-            )
-        mean, sd = values[rows].mean(0), values[rows].std(0)
-        values[own] = (values[own] - mean) / np.where(sd > 0, sd, 1)
-    found = betas.assign(signal=(betas["signal"].dims, values))
-    return found.assign_attrs(units="z")
-
-
-def ceiling_of(betas: xr.Dataset, stimuli: NDArray[np.str_]) -> NDArray[np.float64] | None:
-    """Return the single-trial noise ceiling of every voxel, None without repeats.
-
-    The signal's share of the variance: that of all trials less that between repeats.
-    """
-    data = trials_of(betas, stimuli)
-    names, unit, count = np.unique(data["stimulus"].values, return_inverse=True, return_counts=True)
-    if count.max() < 2:
-        return None
-    rows = count[unit] > 1
-    values, unit = data["signal"].values[rows].astype(float), unit[rows]
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, unit, values)
-    deviation = values - (sums / np.maximum(count, 1)[:, None])[unit]
-    noise = (deviation**2).sum(0) / max(len(unit) - len(np.unique(unit)), 1)
-    total = values.var(0, ddof=1)
-    return np.clip(1 - noise / np.maximum(total, 1e-12), 0, 1)

@@ -1,4 +1,4 @@
-"""Report blocks of the fMRI stages: pictures, targets, betas, training, retrieval."""
+"""Report blocks of the fMRI stages: pictures, targets, training, retrieval."""
 
 from __future__ import annotations
 
@@ -82,28 +82,6 @@ def target_sentence(targets: xr.Dataset) -> tuple[str, ...]:
     }.get(made["provider"], made["provider"])
     sentence = f"Every picture was embedded as {n_tokens} x {n_features} numbers by {what}."
     return (sentence, "radford2021") if made["provider"] == "open_clip" else (sentence,)
-
-
-def betas_blocks(betas: xr.Dataset, ceiling: ArrayLike | None) -> list[Block]:
-    """Count trials and voxels; show how reliable the voxels are."""
-    rows = [
-        {
-            "subject": str(who),
-            "trials": int((betas["subject"].values == who).sum()),
-            "pictures": len(np.unique(betas["stimulus"].values[betas["subject"].values == who])),
-            "sessions": len(np.unique(betas["session"].values[betas["subject"].values == who])),
-            "voxels": betas.sizes["voxel"],
-        }
-        for who in np.unique(betas["subject"].values)
-    ]
-    blocks: list[Block] = [Table(rows, "Single-trial responses.")]
-    if ceiling is not None:
-        figure = new_figure(4.5, 2.6)
-        axes = tidy(figure.subplots(), "noise ceiling of one trial", "voxels", "Reliability")
-        axes.hist(np.asarray(ceiling), bins=30, color=COLOURS[0])
-        caption = "Share of a single trial's variance that the picture explains, from repeats."
-        blocks.append(Figure(figure, caption))
-    return blocks
 
 
 def history_figure(history: Sequence[Mapping[str, Any]], title: str = "") -> MatplotlibFigure:

@@ -20,7 +20,7 @@ from fmri.tables import entities, trial_table
 from fmri.trials import join_trials, with_labels
 from neuro.errors import DataError, InputError
 
-__all__ = ["NSD_SCALE", "read_betas"]
+__all__ = ["NSD_SCALE", "read_betas", "table_beside"]
 
 Floats = NDArray[np.float32]
 
@@ -219,7 +219,7 @@ def _table_name(source: Any) -> str:
 
 
 def table_beside(file: Any) -> Path | None:
-    """Return the trial table that lies beside a file of betas, None where there is none."""
+    """Return the trial table ``X_trials.tsv`` or ``.csv`` beside ``X_betas.nii.gz``, if any."""
     if not isinstance(file, str | Path):
         return None
     path = Path(file)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fmri.study_params import BetasParams
 from neuro.stage import Context, Dataset, Encoder, File, Folder, Params, Table, stage
 
 
@@ -112,55 +113,23 @@ def targets(
     return found
 
 
-class Simulation(BaseModel):
-    """A simulated subject whose truth is known."""
+@stage("fmri-betas", version=2)
+def betas(
+    params: BetasParams,
+    context: Context,
+    images: Dataset | None = None,
+    targets: Dataset | None = None,
+) -> Dataset:
+    """Read, estimate or simulate one subject's single-trial responses to the pictures.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    truth: Literal["linear", "nonlinear", "gabor"] = "nonlinear"
-    """What drives the voxels: the targets, with a nonlinear part, or Gabor filters and pixels."""
-    n_voxels: int = Field(800, ge=10)
-    """Voxels."""
-    n_repeats: int = Field(2, ge=1)
-    """Trials of a training picture."""
-    n_test_repeats: int = Field(3, ge=1)
-    """Trials of a test picture."""
-    n_sessions: int = Field(4, ge=1)
-    """Sessions; each has gains and offsets of its own."""
-    ceiling: float = Field(0.3, gt=0, lt=1)
-    """Mean share of a single trial's variance that the picture explains."""
-
-
-class BetasParams(Params):
-    """Where the single-trial responses come from."""
-
-    simulate: Simulation = Simulation()
-    """The simulated subject."""
-    seed: int = 0
-    """Seed of the simulation."""
-
-
-@stage("fmri-betas", version=1)
-def betas(images: Dataset, targets: Dataset, params: BetasParams, context: Context) -> Dataset:
-    """Simulate a subject's single-trial responses to the pictures, z-scored by session.
-
-    The statistics of the z-scores are those of the training trials.
+    From betas, from fMRIPrep's derivatives with events, or from plain runs with events; with none
+    of these a subject is simulated, whose voxels are driven by the targets. Sessions are z-scored
+    and the reliability of voxels is estimated by the trials of training pictures; without
+    `images` neither is done. Several subjects are members of a sweep over `subject`.
     """
-    from fmri import parts, plots
-    from fmri.ceilings import ceiling_estimate
+    from fmri import study_betas
 
-    settings = {**params.simulate.model_dump(), "seed": params.seed}
-    found = parts.study_betas(images, targets, settings)
-    ceiling = parts.ceiling_of(found, parts.stimuli_of(images, "train"))
-    if ceiling is not None:
-        for name, estimate in ceiling_estimate(ceiling).items():
-            estimate.record(context, name)
-    context.method(
-        "The responses are those of a simulated subject whose truth is known; every session was "
-        "z-scored by its training trials."
-    )
-    context.section("Betas", *plots.betas_blocks(found, ceiling))
-    return found
+    return study_betas.record(context, params, images, targets)
 
 
 class MindEyeParams(Params):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from neuro.stage import Context, File, Params, Table, stage
+from neuro.stage import Context, Dataset, File, Params, Table, stage
 
 
 class DigitsParams(Params):
@@ -34,3 +34,34 @@ def digits(params: DigitsParams, context: Context) -> Table:
     from fmri import digit_study
 
     return digit_study.record(context, params.file, params.model_dump())
+
+
+class HaxbyParams(Params):
+    """Which category a held-out run shows, through attributes of categories."""
+
+    category: str = "condition"
+    """Column of the responses that names the category; condition is the events' trial_type."""
+    attributes: File | None = None
+    """CSV of categories as rows and numbers as columns, with a first line # source: ...; null is
+    the table for the eight categories of Haxby et al. that ships with fmri."""
+    n_members: int = Field(3, ge=1)
+    """MindEyes of other seeds and validation blocks, whose outputs are averaged."""
+    max_epochs: int | None = Field(None, ge=0)
+    """Of MindEye; null takes what the preset small has."""
+    n_boot: int = Field(2000, ge=100)
+    """Bootstrap samples of runs behind the intervals."""
+    seed: int = 0
+    """Seed of weights, shuffles and bootstrap."""
+
+
+@stage("fmri-haxby", version=1)
+def haxby(betas: Dataset, params: HaxbyParams, context: Context) -> Table:
+    """Decode the category of every block of a run by models that saw the other runs only.
+
+    MindEye is trained to the attributes of the categories; the category whose attributes are
+    nearest is the answer. Beside it stand logistic regression, a ridge regression on attributes,
+    one on a column for each category, both tuned inside the training runs, and shuffled labels.
+    """
+    from fmri import category_study
+
+    return category_study.record(context, betas.load(), params.model_dump())

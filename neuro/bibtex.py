@@ -199,6 +199,40 @@ BIBTEX: dict[str, dict[str, str]] = {
         "year": "2023",
         "eprint": "2305.18274",
     },
+    "nsd": {
+        "type": "article",
+        "author": "Allen, Emily J. and St-Yves, Ghislain and Wu, Yihan and Breedlove, Jesse L. "
+        "and Prince, Jacob S. and others",
+        "title": "A massive {7T} {fMRI} dataset to bridge cognitive neuroscience and artificial "
+        "intelligence",
+        "journal": "Nature Neuroscience",
+        "year": "2022",
+    },
+    "fmriprep": {
+        "type": "article",
+        "author": "Esteban, Oscar and Markiewicz, Christopher J. and Blair, Ross W. and others",
+        "title": "{fMRIPrep}: a robust preprocessing pipeline for functional {MRI}",
+        "journal": "Nature Methods",
+        "year": "2019",
+    },
+    "mumford2012": {
+        "type": "article",
+        "author": "Mumford, Jeanette A. and Turner, Benjamin O. and Ashby, F. Gregory and "
+        "Poldrack, Russell A.",
+        "title": "Deconvolving {BOLD} activation in event-related designs for multivoxel pattern "
+        "classification analyses",
+        "journal": "NeuroImage",
+        "year": "2012",
+    },
+    "haxby2001": {
+        "type": "article",
+        "author": "Haxby, James V. and Gobbini, M. Ida and Furey, Maura L. and Ishai, Alumit and "
+        "Schouten, Jennifer L. and Pietrini, Pietro",
+        "title": "Distributed and overlapping representations of faces and objects in ventral "
+        "temporal cortex",
+        "journal": "Science",
+        "year": "2001",
+    },
     "duan2020": {
         "type": "inproceedings",
         "author": "Duan, Sunny and Matthey, Loic and Saraiva, Andre and Watters, Nicholas and "

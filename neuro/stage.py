@@ -52,19 +52,22 @@ RESERVED = ("use", "each", "sweep", "compute")
 class PathKind:
     """Marks a parameter as a path: the runner resolves it and fingerprints the content."""
 
-    kind: str  # "file", "files" or "folder"
+    kind: str  # "file", "files", "folder" or "tree"
 
 
 File = Annotated[Path, PathKind("file")]
 Files = Annotated[list[Path], PathKind("files")]
 Folder = Annotated[Path, PathKind("folder")]
+Tree = Annotated[Path, PathKind("tree")]  # a folder of which only what `Params.reads` names counts
 
 
 class Params(BaseModel):
     """Base of every stage's parameters: unknown fields are refused, values don't change.
 
     Fields typed `File`, `Files` or `Folder` are resolved by the runner (relative to the YAML
-    file, or to the working directory when given by ``--set``) and enter the key by content.
+    file, or to the working directory when given by ``--set``) and enter the key by content. A
+    `Tree` is a large folder that is resolved alike, but only the files of it that `reads` names
+    enter the key.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -20,8 +20,9 @@ from fmri.autoencoder import ImageAutoencoder
 from fmri.gallery_build import build_gallery
 from fmri.images import pick
 from fmri.mindeye import MindEye
-from fmri.parts import trials_of, z_scored
+from fmri.parts import trials_of
 from fmri.providers import AutoencoderTokens
+from fmri.sessions import standardize_sessions
 from fmri.simulate import simulate
 from fmri.simulate_export import export_nifti
 from fmri.targets import compute_targets
@@ -47,7 +48,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     decoder = ImageAutoencoder(n_features=4, width=8, max_epochs=12, device="cpu")
     decoder.fit(study.images, train_stimuli=study.train)
     targets = compute_targets(study.images, AutoencoderTokens(decoder))
-    betas = z_scored(study.betas[0], study.train)
+    betas, _ = standardize_sessions(study.betas[0], study.train)
     known = betas.isel(trial=betas["session"].values != "ses-04")
     model = MindEye(max_epochs=3, prior=False, device="cpu")
     latents = decoder.latent_dataset(study.images)

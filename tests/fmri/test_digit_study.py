@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from fmri.digit_study import mindeye_predictor, read_digits69
+from fmri.digit_study import mindeye_predictor
 from fmri.digits import cross_validate, evaluate_pictures
+from fmri.read_digits import digit_pairs
 from neuro.errors import DataError
 
 
@@ -17,14 +18,14 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.mat"
     savemat(path, {"fmriTrn": np.zeros((2, 3))})
     with pytest.raises(DataError, match="holds no fmriTest"):
-        read_digits69(path)
+        digit_pairs(path)
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="can't be read as a MATLAB 5 file"):
-        read_digits69(path)
+        digit_pairs(path)
 
 
 def test_the_pictures_are_upright_and_predicted_from_other_trials(neuro_data: Path) -> None:
-    voxels, pictures, classes = read_digits69(neuro_data / "fmri-digits69" / "digit69_28x28.mat")
+    voxels, pictures, classes = digit_pairs(neuro_data / "fmri-digits69" / "digit69_28x28.mat")
     assert voxels.shape == (100, 3092)
     assert pictures.shape == (100, 28, 28)
     assert (classes == "six").sum() == 50

@@ -351,13 +351,13 @@ def hits(Z, true):
 def simulated(truth, seed, n_subjects=1):
     """Betas z-scored by session: (training, test) of every subject, and the targets."""
     pytest.importorskip("himalaya")
-    from fmri.parts import z_scored
+    from fmri.sessions import standardize_sessions
     from fmri.simulate import simulate
 
     study = simulate(truth=truth, seed=seed, n_subjects=n_subjects, n_test=200)
     parts = []
     for one in study.betas:
-        data = z_scored(one, study.train)
+        data, _ = standardize_sessions(one, study.train)
         names = data.stimulus.values.astype(str)
         parts.append([data.isel(trial=np.isin(names, part)) for part in (study.train, study.test)])
     return parts, study.targets

@@ -17,7 +17,8 @@ from fmri.gallery import as_gallery
 from fmri.images import digit_images, images_dataset
 from fmri.low_level import KLLatents, low_level_pictures
 from fmri.mindeye import MindEye
-from fmri.parts import stimuli_of, with_parts, z_scored
+from fmri.parts import stimuli_of, with_parts
+from fmri.sessions import standardize_sessions
 from fmri.simulate import simulate
 from fmri.study_targets import MARK, embedder, provider_again
 from neuro.blocks import read_sections
@@ -188,7 +189,7 @@ def study(images: xr.Dataset, autoencoder: ImageAutoencoder) -> dict[str, Any]:
     targets = targets.assign_attrs(made_by='{"provider": "autoencoder"}')
     test = stimuli_of(images, "test")
     betas = simulate(images, targets, n_train=80, test=test, n_voxels=60, ceiling=0.6).betas[0]
-    betas = z_scored(betas, stimuli_of(images, "train"))
+    betas, _ = standardize_sessions(betas, stimuli_of(images, "train"))
     own = betas.isel(trial=np.isin(betas.stimulus.values, stimuli_of(images, "train")))
     encoder = MindEye(max_epochs=2, prior=False, device="cpu")
     encoder.fit(own, targets, low_level=autoencoder.latent_dataset(images))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import neuro
 from fmri.gallery import open_gallery
 from fmri.images import digit_images
-from fmri.parts import ceiling_of, stimuli_of, trials_of, with_parts, z_scored
+from fmri.parts import stimuli_of, trials_of, with_parts
 from fmri.simulate import simulate
 from neuro.cli import app
 from neuro.data import open_dataset
@@ -104,38 +104,6 @@ def test_parts_keep_the_categories_and_never_share_a_picture() -> None:
         stimuli_of(digit_images(), "test")
     with pytest.raises(DataError, match="no trial shows"):
         trials_of(simulate(n_train=20, n_test=5, n_voxels=10).betas[0], np.array(["nothing"]))
-
-
-def test_z_scores_know_training_trials_only() -> None:
-    study = simulate(n_train=60, n_test=20, n_voxels=30, n_repeats=2, n_sessions=3, seed=1)
-    betas = study.betas[0]
-    found = z_scored(betas, study.train)
-    training = np.isin(betas["stimulus"].values, study.train)
-    for session in np.unique(betas["session"].values):
-        rows = (betas["session"].values == session) & training
-        np.testing.assert_allclose(found["signal"].values[rows].mean(0), 0, atol=1e-5)
-        np.testing.assert_allclose(found["signal"].values[rows].std(0), 1, atol=1e-4)
-    spoilt = betas.copy(deep=True)
-    values = spoilt["signal"].values
-    values[~training] += 100
-    other = z_scored(spoilt, study.train)
-    np.testing.assert_allclose(other["signal"].values[training], found["signal"].values[training])
-    with pytest.raises(DataError, match="too few for a z-score"):
-        z_scored(betas, study.train[:1])
-
-
-def test_the_noise_ceiling_is_that_of_the_simulation() -> None:
-    study = simulate(
-        n_train=300, n_test=10, n_voxels=200, n_repeats=3, ceiling=0.4, dead=0.0,
-        session_gain=0.0, session_offset=0.0, seed=2,
-    )  # fmt: skip
-    found = ceiling_of(study.betas[0], study.train)
-    truth = study.betas[0]["true_ceiling"].values
-    assert found is not None
-    assert np.corrcoef(found, truth)[0, 1] > 0.9
-    assert found.mean() == pytest.approx(truth.mean(), abs=0.03)
-    once = simulate(n_train=30, n_test=5, n_voxels=10, n_test_repeats=1)
-    assert ceiling_of(once.betas[0], once.train) is None
 
 
 MARKED = """
