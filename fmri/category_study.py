@@ -67,7 +67,7 @@ def mindeye_regressor(*, n_members: int = 3, random_state: int = 0, **params: An
         for member in range(n_members):
             model = MindEye(prior=False, random_state=random_state + member, **params)
             total += np.asarray(model.fit(betas, tokens).transform(new))[:, 0]
-        return total / n_members
+        return total / np.float32(n_members)
 
     return predict
 

@@ -22,6 +22,8 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from fmri.decode_options import MindEyeOptions
+from fmri.mindeye_options import check_parameters
+from fmri.repeats import average_repeats
 from fmri.subjects import Subject, VoxelContract, as_subjects
 from neuro.encoder import DecodeOptions as BaseOptions
 from neuro.encoder import Encoder
@@ -34,14 +36,9 @@ if TYPE_CHECKING:
     from fmri.model import Model
     from neuro.report import Block
 
-Floats = NDArray[np.float32]
+__all__ = ["MindEye", "MindEyeOptions", "average_repeats", "fingerprint_of"]
 
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "preset": ("small", "mindeye1", "mindeye2"),
-    "loss": (None, "bimixco+softclip", "bimixco", "softclip", "infonce"),
-    "head": ("separate", "shared"),
-    "sampler": ("ddim", "ddpm"),
-}
+Floats = NDArray[np.float32]
 
 
 class MindEye(Encoder):
@@ -247,7 +244,7 @@ class MindEye(Encoder):
         """
         from fmri.fitting import fit_model
 
-        self._check_parameters()
+        check_parameters(self)
         subjects = as_subjects(X, stimulus)
         fit_model(self, subjects, y, low_level, scratch, progress)
         self._remember(subjects, low_level)
@@ -288,7 +285,7 @@ class MindEye(Encoder):
         check_is_fitted(self, "model_")
         self.check_targets(y)
         other = clone(self).set_params(**params)
-        other._check_parameters()
+        check_parameters(other)
         subjects = as_subjects(X, stimulus)
         fit_model(other, subjects, y, low_level, scratch, progress, start=self.model_)
         other._remember(subjects, low_level)
@@ -327,28 +324,6 @@ class MindEye(Encoder):
                 for name in ("subjects", "sessions", "trials")
             }
         )
-
-    def _check_parameters(self) -> None:
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; expected one of "
-                    f"{', '.join(map(str, known))}"
-                )
-        least = {
-            "n_blocks": 0, "n_hidden": 1, "rank": 1, "input_dropout": 0.0, "max_epochs": 0,
-            "prior_max_epochs": 0, "batch_size": 2, "learning_rate": 0.0, "weight_decay": 0.0,
-            "validation_fraction": 0.0, "low_level_weight": 0.0, "steps": 1,
-        }  # fmt: skip
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= low:
-                raise InputError(f"{name} is {value!r}; expected at least {low}")
-        for name in ("validation_fraction", "input_dropout"):
-            if (getattr(self, name) or 0.0) >= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected below 1")
-        if self.steps > 100:
-            raise InputError(f"steps is {self.steps}; expected at most 100")
 
     # Using --------------------------------------------------------------------------------
 
@@ -546,7 +521,7 @@ class MindEye(Encoder):
         self, arrays: dict[str, NDArray[Any]], preprocessing: dict[str, Any]
     ) -> None:
         """Take back what `state_dict_arrays` and `contract` gave."""
-        from fmri.fitting import empty_model
+        from fmri.recipes import empty_model
 
         self.history_ = preprocessing["history"]
         self.prior_history_ = preprocessing["prior_history"]
@@ -606,58 +581,6 @@ class MindEye(Encoder):
     def _as_given(found: xr.DataArray, X: Any) -> Any:
         plain = not isinstance(X, xr.DataArray | xr.Dataset | str | Path)
         return found.values if plain else found
-
-
-def average_repeats(
-    Z: xr.DataArray, *, by: Sequence[str] = ("subject", "stimulus")
-) -> xr.DataArray:
-    """Average outputs over the repeats of a stimulus, as MindEye2 does at test.
-
-    Parameters
-    ----------
-    Z : DataArray (trial, ...)
-        What `transform` or `predict_tokens` gave; codes of retrieval are brought back to unit
-        length.
-    by : sequence of str
-        Coordinates that repeats share; those that are missing are left out.
-
-    Returns
-    -------
-    DataArray (trial, ...)
-        One trial per stimulus (and subject), in the order in which they first come, with the
-        coordinates that all its repeats share and ``n_repeats``.
-
-    Examples
-    --------
-    >>> Z = xr.DataArray([[1.0], [3.0], [5.0]], dims=("trial", "feature"),
-    ...                  coords={"stimulus": ("trial", ["a", "b", "a"])})
-    >>> average_repeats(Z).values.tolist()
-    [[3.0], [3.0]]
-    """
-    names = [name for name in by if name in Z.coords and Z[name].dims == ("trial",)]
-    if "stimulus" not in names:
-        raise InputError("the outputs have no coordinate 'stimulus', by which repeats are known")
-    keys = ["\0".join(map(str, row)) for row in zip(*(Z[n].values for n in names), strict=True)]
-    first = {key: number for number, key in reversed(list(enumerate(keys)))}
-    order = {key: number for number, key in enumerate(sorted(first, key=first.__getitem__))}
-    group = np.array([order[key] for key in keys])
-    count = np.bincount(group)
-    total = np.zeros((len(order), *Z.shape[1:]), np.float64)
-    np.add.at(total, group, Z.values)
-    mean = (total / count.reshape(-1, *[1] * (Z.ndim - 1))).astype(Z.dtype)
-    out = Z.isel(trial=sorted(first.values())).copy(data=_unit(mean, Z.attrs.get("space")))
-    differing = [
-        name for name, c in Z.coords.items()
-        if c.dims == ("trial",) and (c.values != out[name].values[group]).any()
-    ]  # fmt: skip
-    return out.drop_vars(differing).assign_coords(n_repeats=("trial", count))
-
-
-def _unit(values: NDArray[Any], space: str | None) -> NDArray[Any]:
-    if space != "retrieval":
-        return values
-    length = np.sqrt(np.square(values).sum(tuple(range(1, values.ndim)), keepdims=True))
-    return values / np.maximum(length, 1e-12)
 
 
 def fingerprint_of(y: xr.Dataset) -> Any:

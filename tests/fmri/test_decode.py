@@ -48,7 +48,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     decoder = ImageAutoencoder(n_features=4, width=8, max_epochs=12, device="cpu")
     decoder.fit(study.images, train_stimuli=study.train)
     targets = compute_targets(study.images, AutoencoderTokens(decoder))
-    betas, _ = standardize_sessions(study.betas[0], study.train)
+    betas = standardize_sessions(study.betas[0], study.train)[0]
     known = betas.isel(trial=betas["session"].values != "ses-04")
     model = MindEye(max_epochs=3, prior=False, device="cpu")
     latents = decoder.latent_dataset(study.images)

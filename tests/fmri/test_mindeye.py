@@ -127,10 +127,10 @@ def test_outputs_keep_coordinates_and_kind(study, fitted):
 
 
 def test_repeats_are_single_and_splits_are_by_stimulus(study):
-    from fmri.fitting import _match
+    from fmri.fit_data import match
 
     values, train, _ = study
-    data = _match(MindEye(**QUICK), as_subjects(train), targets(values), None)
+    data = match(MindEye(**QUICK), as_subjects(train), targets(values), None)
     rows = data.rows[0]
     assert len(data.train[0]) + len(data.held[0]) == 360
     assert not set(rows[data.train[0]]) & set(rows[data.held[0]])

@@ -189,7 +189,7 @@ def study(images: xr.Dataset, autoencoder: ImageAutoencoder) -> dict[str, Any]:
     targets = targets.assign_attrs(made_by='{"provider": "autoencoder"}')
     test = stimuli_of(images, "test")
     betas = simulate(images, targets, n_train=80, test=test, n_voxels=60, ceiling=0.6).betas[0]
-    betas, _ = standardize_sessions(betas, stimuli_of(images, "train"))
+    betas = standardize_sessions(betas, stimuli_of(images, "train"))[0]
     own = betas.isel(trial=np.isin(betas.stimulus.values, stimuli_of(images, "train")))
     encoder = MindEye(max_epochs=2, prior=False, device="cpu")
     encoder.fit(own, targets, low_level=autoencoder.latent_dataset(images))
