@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ def record(context: Context, path: Path, settings: Mapping[str, Any]) -> pd.Data
     import pandas as pd
 
     voxels, pictures, classes = digit_pairs(path)
-    own = _methods(context, voxels, pictures, settings)
+    own = token_methods(voxels, pictures, settings, context.progress)
     seed = settings["seed"]
     found = cross_validate(
         voxels, pictures, classes, methods=own.methods(), n_splits=settings["n_splits"],
@@ -66,6 +66,41 @@ def record(context: Context, path: Path, settings: Mapping[str, Any]) -> pd.Data
         for k, e in estimates.items()
     ]
     return pd.DataFrame(rows)
+
+
+def token_methods(
+    voxels: Floats,
+    pictures: Floats,
+    settings: Mapping[str, Any],
+    progress: Callable[..., Iterator[Any]] | None = None,
+) -> TokenMethods:
+    """Train the autoencoder and return the methods that share it.
+
+    Parameters
+    ----------
+    voxels : ndarray of shape (n, voxel)
+    pictures : ndarray of shape (n, row, column)
+    settings : mapping
+        The parameters of the stage ``fmri-digits``.
+    progress : callable, optional
+        As `Context.progress`.
+    """
+    seed = settings["seed"]
+    autoencoder = stroke_autoencoder(
+        pictures.shape[1],
+        settings["digits"],
+        n_features=settings["n_features"],
+        beta=settings["beta"],
+        max_epochs=settings["autoencoder_max_epochs"],
+        device="cpu",
+        random_state=seed,
+        progress=progress,
+    )
+    return TokenMethods(
+        voxels, pictures, autoencoder, threshold=settings["threshold"],
+        random_state=seed, device="cpu", max_epochs=settings["max_epochs"],
+        validation_fraction=settings["validation_fraction"],
+    )  # fmt: skip
 
 
 def picture_blocks(
@@ -141,27 +176,6 @@ def table_blocks(estimates: Estimates, n_voxels: int) -> list[Block]:
         Table([{"voxels": n_voxels, "kept": f"{kept:.0f}"}], "Voxels that training pictures "
               "predict, mean over folds."),
     ]  # fmt: skip
-
-
-def _methods(
-    context: Context, voxels: Floats, pictures: Floats, settings: Mapping[str, Any]
-) -> TokenMethods:
-    seed = settings["seed"]
-    autoencoder = stroke_autoencoder(
-        pictures.shape[1],
-        settings["digits"],
-        n_features=settings["n_features"],
-        beta=settings["beta"],
-        max_epochs=settings["autoencoder_max_epochs"],
-        device="cpu",
-        random_state=seed,
-        progress=context.progress,
-    )
-    return TokenMethods(
-        voxels, pictures, autoencoder, threshold=settings["threshold"],
-        random_state=seed, device="cpu", max_epochs=settings["max_epochs"],
-        validation_fraction=settings["validation_fraction"],
-    )  # fmt: skip
 
 
 def _parts(estimates: Estimates) -> list[str]:

@@ -22,7 +22,7 @@ from fmri.baselines import TunedRidge, nearest_training
 from fmri.evaluate import compare, evaluate_identification
 from neuro.errors import DataError, InputError
 from neuro.metrics.retrieval import compare_rows, pairwise, pairwise_within
-from neuro.validation import Estimate, Fold, grouped_folds, summarise
+from neuro.validation import Estimate, Fold, exact_interval, grouped_folds, summarise
 
 __all__ = [
     "BASELINES",
@@ -180,9 +180,11 @@ def evaluate_pictures(
     if reconstruction is not None:
         read = _classes_read(found, Y, labels, methods["reconstruction"])
         share = np.unique(labels, return_counts=True)[1].max() / len(labels)
-        out["reconstruct.class_accuracy"] = summarise(
-            read == labels, n_unit="image", chance=float(share), **settings
-        )
+        right = summarise(read == labels, n_unit="image", chance=float(share), **settings)
+        if right.low == right.high:  # all right: a bootstrap gives no width
+            low, high = exact_interval(float(right.value or 0), len(labels))
+            right = replace(right, low=low, high=high)
+        out["reconstruct.class_accuracy"] = right
         out |= _likeness(methods["reconstruction"], found.pictures["ridge"], Y, settings)
     return out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import xarray as xr
@@ -91,12 +91,38 @@ def stimuli_of(images: xr.Dataset, part: str) -> NDArray[np.str_]:
     return images["stimulus"].values[images["part"].values == part].astype(str)
 
 
-def trials_of(betas: xr.Dataset, stimuli: NDArray[np.str_]) -> xr.Dataset:
-    """Return the trials in which given pictures were seen."""
+@overload
+def trials_of(betas: xr.Dataset, stimuli: NDArray[np.str_]) -> xr.Dataset: ...
+
+
+@overload
+def trials_of(betas: list[xr.Dataset], stimuli: NDArray[np.str_]) -> list[xr.Dataset]: ...
+
+
+def trials_of(
+    betas: xr.Dataset | list[xr.Dataset], stimuli: NDArray[np.str_]
+) -> xr.Dataset | list[xr.Dataset]:
+    """Return the trials in which given pictures were seen; of each subject, where they are a list.
+
+    Raises
+    ------
+    DataError
+        Where there is none.
+    """
+    if isinstance(betas, list):
+        return [trials_of(one, stimuli) for one in betas]
     rows = np.flatnonzero(np.isin(betas["stimulus"].values.astype(str), stimuli))
     if not len(rows):
         raise DataError("no trial shows any of these pictures: check the names of the stimuli")
     return betas.isel(trial=rows)
+
+
+def count_trials(betas: xr.Dataset | list[xr.Dataset]) -> str:
+    """Say how many trials there are, and of how many subjects where there are several."""
+    if not isinstance(betas, list):
+        return f"{betas.sizes['trial']} single trials"
+    total = sum(one.sizes["trial"] for one in betas)
+    return f"{total} single trials of {len(betas)} subject{'s' if len(betas) > 1 else ''}"
 
 
 def images_sentence(images: xr.Dataset) -> tuple[str, ...]:

@@ -169,7 +169,7 @@ class MindEyeParams(Params):
 
 @stage("fmri-mindeye", version=2)
 def mindeye(
-    betas: Dataset,
+    betas: Dataset | list[Dataset],
     targets: Dataset,
     images: Dataset,
     params: MindEyeParams,
@@ -178,7 +178,8 @@ def mindeye(
 ) -> Encoder:
     """Train MindEye on the trials of training pictures; some of these choose the checkpoint.
 
-    The test pictures play no part. Repeats of a picture are single trials in training. The
+    The test pictures play no part. Repeats of a picture are single trials in training. Betas of a
+    sweep over `subject` train one model of all subjects, each with a first layer of its own. The
     autoencoder of the targets or latents, where it is wired, is saved along, so that new scans
     can be decoded to pictures.
     """
@@ -203,7 +204,7 @@ def mindeye(
         blocks.append(Figure(figure, "Losses of the diffusion prior."))
     context.section("Training", *blocks)
     context.method(
-        f"MindEye (preset {params.preset}) was trained on {own.sizes['trial']} single trials.",
+        f"MindEye (preset {params.preset}) was trained on {parts.count_trials(own)}.",
         "scotti2023",
     )
     return model
@@ -222,7 +223,7 @@ class RetrieveParams(Params):
 
 @stage("fmri-retrieve", version=1)
 def retrieve(
-    betas: Dataset,
+    betas: Dataset | list[Dataset],
     targets: Dataset,
     images: Dataset,
     encoder: Encoder,
@@ -232,7 +233,8 @@ def retrieve(
     """Find the seen picture among the test pictures, and the brain among brains.
 
     Beside MindEye stand its diffusion prior, a ridge regression tuned inside the training part,
-    and shuffled pairs; outputs are averaged over the repeats of a picture.
+    and shuffled pairs; outputs are averaged over the repeats of a picture. Several subjects are
+    scored one by one; intervals are over pictures, whose subjects are averaged.
     """
     from fmri import scores
 

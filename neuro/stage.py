@@ -18,6 +18,7 @@ the functions.
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -154,6 +155,7 @@ class Input:
     kind: str  # "dataset", "encoder" or "table"
     many: bool  # a list: the members of a sweep
     required: bool
+    either: bool = False  # one, or a list where a sweep is wired to it
 
 
 @dataclass(frozen=True)
@@ -251,17 +253,22 @@ def _describe(
 
 def _input(stage_name: str, arg: str, hint: Any, parameter: inspect.Parameter) -> Input:
     kind, many, optional = _kind(hint)
+    either = many is None
     if kind is None:
         raise TypeError(
             f"stage '{stage_name}': the input '{arg}' must be annotated as Dataset, Encoder, "
             f"Table or a list of one of them, not {hint!r}"
         )
-    return Input(arg, kind, many, required=not optional and parameter.default is parameter.empty)
+    required = not optional and parameter.default is parameter.empty
+    return Input(arg, kind, bool(many), required, either)
 
 
-def _kind(hint: Any) -> tuple[str | None, bool, bool]:
-    """Return (kind, is a list, is optional) of an annotation."""
+def _kind(hint: Any) -> tuple[str | None, bool | None, bool]:
+    """Return (kind, is a list, is optional) of an annotation; None for one or a list."""
     args = typing.get_args(hint)
+    found = {_kind(arg)[:2] for arg in args} if isinstance(hint, types.UnionType) else set()
+    if {many for _, many in found} == {True, False} and len({kind for kind, _ in found}) == 1:
+        return next(iter(found))[0], None, False
     if type(None) in args:
         (inner,) = (a for a in args if a is not type(None))
         kind, many, _ = _kind(inner)
