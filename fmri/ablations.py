@@ -114,7 +114,7 @@ def score_member(
     tokens = average_repeats(encoder.predict_tokens(held, prior=False))
     values[BACKBONE] = cosine_to_truth(*matched(tokens, targets)[:2])
     if encoder.prior:
-        mean = average_repeats(encoder.predict_tokens(held, steps=1, random_state=seed))
+        mean = average_repeats(encoder.predict_tokens(held, sampler="mean", random_state=seed))
         values[PRIOR] = cosine_to_truth(*matched(mean, targets)[:2])
     return Member(setting, values)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,3 +133,62 @@ def _held_out(estimator: MindEye, stimuli: list[str]) -> NDArray[np.bool_]:
         rng = np.random.default_rng([estimator.random_state, 1])
         held[rng.permutation(len(stimuli))[:count]] = True
     return held
+
+
+def stimulus_folds(data: FitData, n_folds: int, seed: int) -> list[NDArray[np.bool_]]:
+    """Deal the training stimuli into folds; none where a subject would keep too few trials.
+
+    Returns
+    -------
+    list of ndarray of bool, shape (row of the targets,)
+        True for the stimuli of a fold.
+    """
+    n_folds = min(n_folds, len(data.trained) // 2)
+    if n_folds < 2:
+        return []
+    order = np.random.default_rng([seed, 2]).permutation(len(data.trained))
+    folds = []
+    for number in range(n_folds):
+        held = np.zeros(len(data.targets), dtype=bool)
+        held[data.trained[order[number::n_folds]]] = True
+        folds.append(held)
+    enough = all(
+        (~held[rows[train]]).sum() >= 2
+        for held in folds
+        for rows, train in zip(data.rows, data.train, strict=True)
+    )
+    return folds if enough else []
+
+
+def without_stimuli(data: FitData, held: NDArray[np.bool_]) -> FitData:
+    """Move the training trials of some stimuli to the part that is held back."""
+    parts = [
+        (train[~held[rows[train]]], train[held[rows[train]]])
+        for rows, train in zip(data.rows, data.train, strict=True)
+    ]
+    return replace(
+        data,
+        train=[train for train, _ in parts],
+        held=[own for _, own in parts],
+        trained=data.trained[~held[data.trained]],
+    )
+
+
+def spread_of(targets: NDArray[Any]) -> float:
+    """Return how far targets of unit length lie apart: ``1 - |mean|^2``, 1 where it is 0.
+
+    Cosines between targets that share a large mean differ little; a contrastive temperature has
+    to be smaller in proportion.
+
+    Parameters
+    ----------
+    targets : ndarray, shape (stimulus, ...)
+
+    Examples
+    --------
+    >>> spread_of(np.array([[1.0, 0.0], [-2.0, 0.0]])), spread_of(np.array([[3.0, 4.0]] * 2))
+    (1.0, 0.001)
+    """
+    flat = targets.reshape(len(targets), -1).astype(np.float32)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    return float(max(1 - np.square(flat.mean(0)).sum(), 1e-3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from fmri.fit_data import FitData, Ints, match
+from fmri.fit_data import FitData, Ints, match, spread_of, stimulus_folds, without_stimuli
 from fmri.fit_start import code_map, start_layers
 from fmri.mindeye import MindEye, fingerprint_of
 from fmri.model import Model
@@ -43,50 +44,67 @@ def fit_model(
 ) -> None:
     """Fit an estimator in place; with `start`, from another's networks."""
     recipe = recipe_of(estimator)
-    model, found = _once(estimator, subjects, y, low_level, scratch, progress, start, None)
-    chosen = found.best_epoch, found.prior_best_epoch
-    if recipe.refit and estimator.validation_fraction:
-        folder = None if scratch is None else Path(scratch) / "refit"
-        model, _ = _once(estimator, subjects, y, low_level, folder, progress, start, chosen)
+    data = match(estimator, subjects, y, low_level, hold_out=not recipe.cross_fit)
+    _learn_contracts(estimator, data, y)
+    seeds = [int(s) for s in np.random.SeedSequence(estimator.random_state).generate_state(4)]
+    model = _started(estimator, data, start, seeds)
+    _warn_of_memory(estimator, model, data)
+    run = _Run.of(estimator, model, data, start, seeds, scratch, progress)
+    joint = model.prior is not None and not recipe.staged
+    asked = bool(estimator.validation_fraction) or model.prior is not None
+    crossed = run.cross_fit() if recipe.cross_fit and asked else None
+    log = run.go(
+        "joint" if joint else "brain", run.recipe.max_epochs, crossed.best if crossed else None
+    )
+    if model.start is not None:
+        model.start.codes = code_map(estimator, model, data, seeds[1])
+    estimator.prior_history_ = []
+    if model.prior is not None and recipe.staged:
+        run.conditions = crossed.tokens if crossed else None
+        estimator.prior_history_ = run.go("prior", run.recipe.prior_max_epochs).history
     estimator.model_ = model
-    estimator.history_, estimator.prior_history_ = found.history, found.prior_history
-    estimator.best_epoch_ = found.best_epoch
+    estimator.history_, estimator.best_epoch_ = (crossed or log).history, log.best
 
 
 @dataclass
-class _Found:
-    """Logs of a training, and the epochs that were best."""
+class _Log:
+    """What a training leaves: losses by epoch, the epoch kept, how good the start was."""
 
     history: list[dict[str, float]]
-    best_epoch: int
-    prior_history: list[dict[str, float]]
-    prior_best_epoch: int
+    best: int
+    before: float | None = None
+
+    def curve(self) -> list[float]:
+        """Return what chooses the epoch, from epoch 0, the start, on; empty where not known."""
+        found = [row["val_selection"] for row in self.history if "val_selection" in row]
+        return [math.inf if self.before is None else self.before, *found] if found else []
 
 
-def _once(
-    estimator: MindEye,
-    subjects: list[Subject],
-    y: Any,
-    low_level: xr.Dataset | None,
-    scratch: str | Path | None,
-    progress: Callable[..., Iterator[Any]] | None,
-    start: Model | None,
-    chosen: tuple[int, int] | None,
-) -> tuple[Model, _Found]:
-    """Train with a validation part, or on everything for the epochs that were chosen."""
-    data = match(estimator, subjects, y, low_level, hold_out=chosen is None)
-    _learn_contracts(estimator, data, y)
-    seeds = [int(s) for s in np.random.SeedSequence(estimator.random_state).generate_state(4)]
+@dataclass
+class _Crossed:
+    """What backbones of several folds say together.
+
+    Attributes
+    ----------
+    history : list of dict
+        Losses by epoch, averaged over folds.
+    best : int or None
+        The epoch that is best over all folds, 0 for the start; None where nothing is to choose.
+    tokens : list of ndarray (trial, token, feature)
+        Of each subject's training trials, by backbones that never saw the stimulus.
+    """
+
+    history: list[dict[str, float]]
+    best: int | None
+    tokens: list[NDArray[np.float32]]
+
+
+def _started(estimator: MindEye, data: FitData, start: Model | None, seeds: list[int]) -> Model:
     with torch.random.fork_rng([]):
         torch.manual_seed(seeds[0])
         model = _new_model(estimator, data, start)
         start_layers(estimator, model, data, start, seeds[1])
-    if chosen is None:
-        _warn_of_memory(estimator, model, data)
-    found = _train(estimator, model, data, seeds, scratch, progress, chosen)
-    if model.start is not None:
-        model.start.codes = code_map(estimator, model, data, seeds[1])
-    return model, found
+    return model
 
 
 def _learn_contracts(estimator: MindEye, data: FitData, y: xr.Dataset) -> None:
@@ -152,27 +170,6 @@ def _scale(estimator: MindEye, data: FitData) -> PriorScale:
 # Training -----------------------------------------------------------------------------------
 
 
-def _train(
-    estimator: MindEye,
-    model: Model,
-    data: FitData,
-    seeds: list[int],
-    scratch: str | Path | None,
-    progress: Callable[..., Iterator[Any]] | None,
-    chosen: tuple[int, int] | None,
-) -> _Found:
-    recipe = recipe_of(estimator)
-    staged = recipe.staged and model.prior is not None
-    device = device_of(estimator.device)
-    banks = [None if v is None else _bank(v, device) for v in (data.targets, data.latents)]
-    run = _Run(estimator, model, data, recipe, banks, device, seeds, scratch, progress)
-    stage = "joint" if model.prior is not None and not recipe.staged else "brain"
-    only, prior_only = chosen or (None, None)
-    history, best = run.go(stage, recipe.max_epochs, only)
-    later = run.go("prior", recipe.prior_max_epochs, prior_only) if staged else ([], 0)
-    return _Found(history, best, *later)
-
-
 @dataclass
 class _Run:
     """What the stages of one training share."""
@@ -180,17 +177,64 @@ class _Run:
     estimator: MindEye
     model: Model
     data: FitData
+    begin: Model | None
     recipe: Recipe
     banks: list[Any]
     device: torch.device
     seeds: list[int]
     scratch: str | Path | None
     progress: Callable[..., Iterator[Any]] | None
+    conditions: list[NDArray[np.float32]] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        estimator: MindEye,
+        model: Model,
+        data: FitData,
+        begin: Model | None,
+        seeds: list[int],
+        scratch: str | Path | None,
+        progress: Callable[..., Iterator[Any]] | None,
+    ) -> _Run:
+        device = device_of(estimator.device)
+        banks = [None if v is None else _bank(v, device) for v in (data.targets, data.latents)]
+        recipe = recipe_of(estimator)
+        if begin is not None and estimator.learning_rate is None:
+            rate = recipe.tuning * recipe.weights.learning_rate
+            recipe = replace(recipe, weights=replace(recipe.weights, learning_rate=rate))
+        if recipe.relative:
+            spread = spread_of(data.targets[data.trained])
+            recipe = replace(recipe, weights=recipe.weights.scaled(spread))
+        return cls(estimator, model, data, begin, recipe, banks, device, seeds, scratch, progress)
+
+    def cross_fit(self) -> _Crossed | None:
+        """Train backbones that never saw a fold of the stimuli; None where these are too few."""
+        own, data = self.estimator, self.data
+        folds = stimulus_folds(data, self.recipe.cross_fit, self.seeds[1])
+        if not folds:
+            return None
+        shape, kept = data.targets.shape[1:], own.alpha_
+        tokens = [np.zeros((len(v), *shape), np.float32) for v in data.values]
+        logs = []
+        for number, held in enumerate(folds):
+            part = without_stimuli(data, held)
+            model = _started(own, part, self.begin, self.seeds)
+            folder = None if self.scratch is None else Path(self.scratch) / f"fold-{number}"
+            inner = replace(self, model=model, data=part, scratch=folder)
+            label = f"backbone, fold {number + 1} of {len(folds)}"
+            logs.append(inner.go("brain", self.recipe.max_epochs, label=label))
+            for values, out, rows, contract in zip(
+                data.values, tokens, part.held, data.contracts, strict=True
+            ):
+                out[rows] = model.tokens((contract.name, values[rows]), own.device)
+        own.alpha_ = kept
+        return _Crossed(_mean_history(logs), _best_of(logs), tokens)
 
     def go(
-        self, stage: str, max_epochs: int, only: int | None = None
-    ) -> tuple[list[dict[str, float]], int]:
-        """Train one stage, or its first epochs only; return its log and the epoch kept."""
+        self, stage: str, max_epochs: int, only: int | None = None, label: str | None = None
+    ) -> _Log:
+        """Train one stage, or its first epochs only."""
         from fmri.prior import kept_signal
         from neuro.training import train
 
@@ -214,7 +258,8 @@ class _Run:
         objective.total_epochs = max_epochs
         if only is not None:
             objective.share, max_epochs = only / max(max_epochs, 1), only
-        validation = self._sources(self.data.held, stage, False)
+        chooses = own.validation_fraction and only is None
+        validation = self._sources(self.data.held, stage, False) if chooses else None
         before = None
         if validation is not None and stage == "brain" and self.model.start is not None:
             before = self._selection(objective, validation)
@@ -231,15 +276,14 @@ class _Run:
             device=self.device,
             compile=own.compile,
             progress=self.progress or (_bar if own.verbose else None),
-            label={"joint": "training", "brain": "backbone", "prior": "prior"}[stage],
+            label=label or {"joint": "training", "brain": "backbone", "prior": "prior"}[stage],
         )
-        history, best = result.history[0], result.best_epoch[0]
+        log = _Log(result.history[0], result.best_epoch[0], before)
         objective.cpu().eval()
-        values = [row["val_selection"] for row in history if "val_selection" in row]
-        if before is not None and min(values, default=before) >= before:
+        if before is not None and min(log.curve(), default=before) >= before:
             objective.load_state_dict(first)
-            best = 0
-        return history, best
+            log.best = 0
+        return log
 
     def _sources(self, parts: list[Ints], stage: str, training: bool) -> Any:
         """Return one source per subject with equal shares; None where there is nothing."""
@@ -253,6 +297,8 @@ class _Run:
                 "x": self.data.values[number],
                 "row": self.data.rows[number],
             }
+            if stage == "prior" and self.conditions is not None:
+                arrays["tokens"] = self.conditions[number]
             most = max(2, len(part) // self.recipe.min_batches)
             size = min(share, most) if training else min(_VALIDATION_ROWS, len(part))
             sources[self.data.contracts[number].name] = Batches(
@@ -271,6 +317,18 @@ class _Run:
                 values.append(float(objective.step(batch, state)["selection"]))
         objective.train()
         return float(np.mean(values))
+
+
+def _mean_history(logs: list[_Log]) -> list[dict[str, float]]:
+    """Average losses over folds, for as many epochs as all of them ran."""
+    rows = zip(*(log.history for log in logs), strict=False)
+    return [{name: float(np.mean([r[name] for r in row])) for name in row[0]} for row in rows]
+
+
+def _best_of(logs: list[_Log]) -> int | None:
+    curves = [log.curve() for log in logs]
+    least = min(len(curve) for curve in curves)
+    return int(np.mean([curve[:least] for curve in curves], 0).argmin()) if least else None
 
 
 def _bank(values: NDArray[Any], device: torch.device) -> Bank:

@@ -53,8 +53,9 @@ class MindEye(Encoder):
     The presets ``mindeye1`` and ``mindeye2`` have the shapes and the training of the papers.
     ``small`` is ours, for a thousand trials on a CPU: its linear path starts as a ridge
     regression to the targets (fitted on its training stimuli alone), its residual blocks start at
-    zero, its contrastive temperature is warmer, its prior is trained after its backbone, and the
-    starting point is kept where training doesn't better it.
+    zero, its contrastive temperature is warmer and goes with the spread of the targets, and the
+    starting point is kept where training doesn't better it. Its prior is trained after its
+    backbone, on what backbones of four folds gave for stimuli that they never saw.
 
     Parameters
     ----------
@@ -80,11 +81,12 @@ class MindEye(Encoder):
     weight_decay : float
         Of AdamW; none on biases and normalisations.
     validation_fraction : float
-        Share of the stimuli that choose the checkpoint; 0 takes the last epoch.
+        Share of the stimuli that choose the checkpoint; 0 takes the last epoch. ``small`` lets
+        four folds choose, each a quarter of the stimuli, and then trains on all.
     patience : int, optional
         Stop after so many epochs without a better one.
-    sampler : {"ddim", "ddpm"}
-        Of the prior; DDIM has trailing steps.
+    sampler : {"ddim", "ddpm", "mean"}
+        Of the prior; DDIM has trailing steps; ``"mean"`` is its estimate of the mean.
     steps : int
         Of the sampler, of 100.
     guidance : float
@@ -273,7 +275,8 @@ class MindEye(Encoder):
         X, y, low_level, stimulus, scratch, progress
             As in `fit`; the targets must be of the same kind.
         **params
-            Parameters of training that are to differ.
+            Parameters of training that are to differ. With less than some 200 stimuli too few are
+            kept aside to choose a checkpoint: ``validation_fraction=0`` does better then.
 
         Returns
         -------
@@ -381,7 +384,8 @@ class MindEye(Encoder):
             A sample of the diffusion prior, or the backbone's own tokens; by default the prior
             where there is one.
         sampler, steps, guidance : optional
-            By default the estimator's. One step gives the prior's estimate of the mean.
+            By default the estimator's. ``sampler="mean"`` is nearest to the truth on average, a
+            sample looks more like a real image's tokens.
         n_samples : int
             Samples that are averaged.
         random_state : int, optional

@@ -13,7 +13,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "preset": ("small", "mindeye1", "mindeye2"),
     "loss": (None, "bimixco+softclip", "bimixco", "softclip", "infonce"),
     "head": ("separate", "shared"),
-    "sampler": ("ddim", "ddpm"),
+    "sampler": ("ddim", "ddpm", "mean"),
 }
 
 

@@ -26,6 +26,14 @@ class Recipe:
     weights : Weights
     prior_batch_size, prior_learning_rate
         Where the prior is trained after the backbone.
+    cross_fit : int
+        Folds over the stimuli; 0 is one validation part. They choose the epoch together, the
+        backbone is then trained on all stimuli up to there, and the prior learns from what they
+        gave for stimuli that they never saw, as at test (`staged`).
+    tuning : float
+        Factor of the learning rate where training starts from another subject's networks.
+    relative : bool
+        Temperatures are multiplied by the spread of the targets (see `spread_of`).
     rise : float
         Epochs in which the learning rate rises.
     staged : bool
@@ -33,8 +41,6 @@ class Recipe:
     centre : bool
         The prior works on centred targets of unit variance, not on ``scale * targets``.
     warm_start : bool
-    refit : bool
-        Train again on all stimuli, for as many epochs as the validation part chose.
     min_batches : int
         In an epoch: few trials make smaller batches, not fewer steps.
     """
@@ -45,12 +51,14 @@ class Recipe:
     prior_max_epochs: int = 0
     prior_batch_size: int = 100
     prior_learning_rate: float = 1e-3
+    cross_fit: int = 0
     rise: float = 2.0
     staged: bool = False
     centre: bool = False
     warm_start: bool = False
-    refit: bool = False
     min_batches: int = 1
+    tuning: float = 1.0
+    relative: bool = False
 
 
 RECIPES: dict[str, Recipe] = {
@@ -62,17 +70,20 @@ RECIPES: dict[str, Recipe] = {
         Weights(
             loss="softclip",
             anchor=1.0,
-            bimixco_temperature=0.07,
-            softclip_temperatures=(0.07, 0.07),
-            learning_rate=5e-4,
+            bimixco_temperature=0.25,
+            softclip_temperatures=(0.25, 0.25),
+            learning_rate=1e-3,
         ),
-        prior_max_epochs=20,
+        prior_max_epochs=60,
+        prior_learning_rate=2e-3,
+        cross_fit=4,
         rise=6.0,
         staged=True,
         centre=True,
         warm_start=True,
-        refit=True,
         min_batches=4,
+        tuning=0.2,
+        relative=True,
     ),
 }
 

@@ -368,39 +368,6 @@ def of_stimuli(y, data):
     return y.signal.values.astype("f4")[[where[str(s)] for s in data.stimulus.values]]
 
 
-def gain_over_ridge(truth, seed):
-    """Differences of hits (direction, test image) between MindEye and tuned ridge."""
-    from fmri.baselines import TunedRidge
-
-    [(train, test)], y = simulated(truth, seed)
-    ridge_model = TunedRidge().fit(
-        train.signal.values, of_stimuli(y, train), stimulus=train.stimulus.values
-    )
-    linear = average_repeats(ridge_model.predict_array(test.signal))
-    model = MindEye(device="cpu", prior=False).fit(train, y)
-    Z = average_repeats(model.transform(test))
-    return hits(Z, of_stimuli(y, Z)) - hits(linear, of_stimuli(y, linear))
-
-
-def test_small_mindeye_beats_ridge_where_the_brain_is_not_linear():
-    there, back = gain_over_ridge("nonlinear", 0).mean(1)
-    assert there > 0.1
-    assert back > -0.02
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("truth", ["linear", "nonlinear"])
-def test_small_mindeye_against_ridge_in_three_seeds(truth):
-    gains = np.concatenate([gain_over_ridge(truth, seed) for seed in range(3)], axis=1)
-    if truth == "linear":
-        assert (gains.mean(1) > -0.02).all()
-        return
-    rng = np.random.default_rng(0)
-    drawn = [gains[:, rng.integers(gains.shape[1], size=gains.shape[1])] for _ in range(1000)]
-    low = np.percentile([d.mean(1) for d in drawn], 2.5, axis=0)
-    assert (low > 0).all()
-
-
 def test_torch_is_left_as_it_was(study):
     values, train, _ = study
     torch.manual_seed(5)
