@@ -167,7 +167,7 @@ class MindEyeParams(Params):
     """Of weights, order, noise and of the stimuli that choose the checkpoint."""
 
 
-@stage("fmri-mindeye", version=2)
+@stage("fmri-mindeye", version=3)
 def mindeye(
     betas: Dataset | list[Dataset],
     targets: Dataset,
