@@ -72,7 +72,7 @@ def decode_betas(model: MindEye, path: str | Path, options: MindEyeOptions) -> x
         found["latents"] = model.predict_low_level(X).rename(grid)
     if options.gallery is not None:
         found |= retrieve(model, found["codes"], options.gallery, options.top_k)
-    if options.pictures and model.decoder_ is not None:
+    if options.pictures:
         found |= _pictures(model, tokens, found.get("latents"))
     note = _note(overlap, shift, scaled, bool(seen.sessions.any()))
     return (
@@ -203,11 +203,14 @@ def _pictures(
     from fmri.low_level import decodes_tokens
 
     decoder = model.decoder_
-    assert decoder is not None  # noqa: S101 - for the type checker
-    source = tokens if decodes_tokens(model, decoder) else latents
-    if source is None:
+    if model.pixels_ is not None:
+        pixels = model.pixels_.inverse_transform(tokens.values)
+    elif decoder is not None and decodes_tokens(model, decoder):
+        pixels = np.asarray(decoder.inverse_transform(tokens.values), np.float32)
+    elif decoder is not None and latents is not None:
+        pixels = np.asarray(decoder.inverse_transform(latents.values), np.float32)
+    else:
         return {}
-    pixels = np.asarray(decoder.inverse_transform(source.values), np.float32)
     return {"reconstruction": xr.DataArray(pixels, dims=("trial", "channel", "row", "column"))}
 
 

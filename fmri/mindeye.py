@@ -33,7 +33,9 @@ from neuro.items import trial_hashes
 
 if TYPE_CHECKING:
     from fmri.autoencoder import ImageAutoencoder
+    from fmri.linear_decoder import LinearDecoder
     from fmri.model import Model
+    from fmri.providers import PixelPCA
     from neuro.report import Block
 
 __all__ = ["MindEye", "MindEyeOptions", "average_repeats", "fingerprint_of"]
@@ -113,6 +115,8 @@ class MindEye(Encoder):
         Penalty of the warm start by subject.
     decoder_ : ImageAutoencoder or None
         The way from tokens, or from the low-level latent, back to pixels; see `attach_decoder`.
+    pixels_ : LinearDecoder or None
+        The same for targets that are principal components.
 
     Examples
     --------
@@ -134,6 +138,7 @@ class MindEye(Encoder):
     DecodeOptions: ClassVar[type[BaseOptions]] = MindEyeOptions
 
     decoder_: ImageAutoencoder | None = None
+    pixels_: LinearDecoder | None = None
     model_: Model
     subjects_: list[VoxelContract]
     target_: dict[str, Any]
@@ -292,11 +297,11 @@ class MindEye(Encoder):
         subjects = as_subjects(X, stimulus)
         fit_model(other, subjects, y, low_level, scratch, progress, start=self.model_)
         other._remember(subjects, low_level)
-        other.decoder_ = self.decoder_
+        other.decoder_, other.pixels_ = self.decoder_, self.pixels_
         return other
 
-    def attach_decoder(self, decoder: ImageAutoencoder) -> Self:
-        """Let an autoencoder of the targets, or of the image latents, be saved along.
+    def attach_decoder(self, decoder: ImageAutoencoder | PixelPCA) -> Self:
+        """Let the autoencoder or PCA of the targets, or that of the latents, be saved along.
 
         New scans are then decoded to pictures without anything but this folder.
 
@@ -305,9 +310,14 @@ class MindEye(Encoder):
         ContractError
             Where it is neither that of the targets nor that of the latents.
         """
+        from fmri.linear_decoder import LinearDecoder
         from fmri.low_level import decodes_latents, decodes_tokens
+        from fmri.providers import PixelPCA
 
         check_is_fitted(self, "model_")
+        if isinstance(decoder, PixelPCA):
+            self.pixels_ = LinearDecoder.of(decoder, self.target_["fingerprint"])
+            return self
         if not (decodes_tokens(self, decoder) or decodes_latents(self, decoder)):
             raise ContractError(
                 f"the autoencoder (weights {decoder.weights_hash()}) is neither that of the "
@@ -519,12 +529,13 @@ class MindEye(Encoder):
         arrays = self.model_.to_arrays()
         for number, subject in enumerate(self.subjects_):
             arrays |= {f"subjects.{number}.{k}": v for k, v in subject.to_arrays().items()}
-        return arrays
+        return arrays if self.pixels_ is None else arrays | self.pixels_.to_arrays()
 
     def load_state_arrays(
         self, arrays: dict[str, NDArray[Any]], preprocessing: dict[str, Any]
     ) -> None:
         """Take back what `state_dict_arrays` and `contract` gave."""
+        from fmri.linear_decoder import LinearDecoder
         from fmri.recipes import empty_model
 
         self.history_ = preprocessing["history"]
@@ -544,6 +555,7 @@ class MindEye(Encoder):
         ]
         self.model_ = empty_model(self)
         self.model_.load_arrays(arrays)
+        self.pixels_ = LinearDecoder.from_arrays(arrays)
 
     # Inside -------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ def _evaluate(pictures: Floats, brain: Brain, settings: Mapping[str, Any]) -> Re
     weights = {k: v for k, v in settings["weights"].items() if v is not None}
     return evaluate_reconstruction(
         pictures, brain.seen, weights=weights, stimulus=brain.tokens["stimulus"].values,
-        n_boot=settings["n_boot"], random_state=settings["seed"],
+        n_boot=settings["n_boot"], random_state=settings["seed"], device=settings["device"],
     )  # fmt: skip
 
 

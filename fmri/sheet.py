@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from html import escape
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,8 @@ def _table(result: xr.Dataset, gallery: Gallery | None) -> str:
     names = _trial_names(result)
     columns = {"trial": [escape(name) for name in names]}
     if gallery is not None:
+        names = [_picture_name(name, gallery) for name in names]
+    if gallery is not None:
         columns["seen"] = _cells(gallery, names, known=True)
     if "reconstruction" in result:
         columns["decoded"] = [_image(p, "decoded") for p in result["reconstruction"].values]
@@ -88,6 +91,13 @@ def _trial_names(result: xr.Dataset) -> list[str]:
     if "stimulus" in result.coords:
         return result["stimulus"].values.astype(str).tolist()
     return [f"trial {number}" for number in range(result.sizes["trial"])]
+
+
+def _picture_name(name: str, gallery: Gallery) -> str:
+    """Tables name pictures by file, with a folder or an ending; galleries do without."""
+    path = PurePath(name.replace("\\", "/"))
+    tried = [name, path.name, path.stem]
+    return next((one for one in tried if gallery.place([one])[0] >= 0), name)
 
 
 def _cells(gallery: Gallery, names: list[str], known: bool = False) -> list[str]:

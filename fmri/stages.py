@@ -167,7 +167,7 @@ class MindEyeParams(Params):
     """Of weights, order, noise and of the stimuli that choose the checkpoint."""
 
 
-@stage("fmri-mindeye", version=2)
+@stage("fmri-mindeye", version=3)
 def mindeye(
     betas: Dataset | list[Dataset],
     targets: Dataset,
@@ -186,6 +186,7 @@ def mindeye(
     from fmri import parts, plots
     from fmri.low_level import image_latents
     from fmri.mindeye import MindEye
+    from fmri.study_targets import decoder_of
     from neuro.report import Figure
 
     settings = params.model_dump()
@@ -196,8 +197,9 @@ def mindeye(
     model: MindEye = MindEye(random_state=settings.pop("seed"), **settings)
     own = parts.trials_of(betas, parts.stimuli_of(images, "train"))
     model.fit(own, targets, low_level=low_level, scratch=context.scratch, progress=context.progress)
-    if autoencoder is not None:
-        model.attach_decoder(autoencoder)
+    decoder = decoder_of(targets, images, autoencoder)
+    if decoder is not None:
+        model.attach_decoder(decoder)
     blocks = [Figure(plots.history_figure(model.history_), "Losses of the backbone by epoch.")]
     if model.prior_history_:
         figure = plots.history_figure(model.prior_history_, "prior")

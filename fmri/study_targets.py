@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from fmri.autoencoder import ImageAutoencoder
     from neuro.stage import Context
 
-__all__ = ["MARK", "embedder", "has_random_weights", "provider_again", "study_targets"]
+__all__ = [
+    "MARK",
+    "decoder_of",
+    "embedder",
+    "has_random_weights",
+    "provider_again",
+    "study_targets",
+]
 
 MARK = (
     "Random weights: the targets come of a network that was never trained. Good for trying "
@@ -112,6 +119,14 @@ def provider_again(
         provider.fingerprint(), targets.attrs["fingerprint"], where="the provider made again: "
     )
     return provider
+
+
+def decoder_of(
+    targets: xr.Dataset, images: xr.Dataset, autoencoder: ImageAutoencoder | None
+) -> Any:
+    """Return what a MindEye can keep to decode new scans to pictures; None where there is none."""
+    how = json.loads(targets.attrs.get("made_by", "{}"))
+    return provider_again(targets, images) if how.get("provider") == "pca" else autoencoder
 
 
 def embedder(provider: Provider) -> Any:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+import neuro
 from fmri import picture_stages, stages
 from fmri.autoencoder import ImageAutoencoder
 from fmri.gallery import as_gallery
@@ -22,6 +23,7 @@ from fmri.sessions import standardize_sessions
 from fmri.simulate import simulate
 from fmri.study_targets import MARK, embedder, provider_again
 from neuro.blocks import read_sections
+from neuro.data import save_dataset
 from neuro.errors import ContractError, DataError, InputError
 from neuro.runner.context import RunContext
 from neuro.runner.progress import Reporter
@@ -219,6 +221,23 @@ def test_a_generator_never_sees_a_test_picture(study: dict[str, Any], run: Stage
     leaked = run(picture_stages.generator, params, targets=study["targets"], images=other)
     with pytest.raises(DataError, match="was trained on"):
         run(picture_stages.reconstruct, {**FAST, "by": ["diffusion"]}, **study, generator=leaked)
+
+
+def test_components_are_saved_along_and_decode_new_scans(
+    study: dict[str, Any], run: Stages, tmp_path: Path
+) -> None:
+    images, betas = study["images"], study["betas"]
+    targets = run(stages.targets, {"provider": "pca", "n_features": 6}, images=images)
+    params = {"max_epochs": 1, "prior": False, "device": "cpu"}
+    model = run(stages.mindeye, params, betas=betas, targets=targets, images=images)
+    model.save(tmp_path / "encoder")
+    save_dataset(betas, tmp_path / "scan")
+    found = neuro.load(tmp_path / "encoder").decode(tmp_path / "scan")
+    expected = provider_again(targets, images).decode(found.tokens.values)
+    np.testing.assert_allclose(found.reconstruction.values, expected, atol=1e-4)
+    other = run(stages.targets, {"provider": "pca", "n_features": 5}, images=images)
+    with pytest.raises(ContractError, match="the decoder"):
+        model.attach_decoder(provider_again(other, images))
 
 
 def test_a_gallery_picture_is_never_the_seen_one(study: dict[str, Any], run: Stages) -> None:
