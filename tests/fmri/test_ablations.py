@@ -37,7 +37,7 @@ def test_the_shipped_sweep_compares_its_members(tmp_path: Path) -> None:
     ]  # fmt: skip
     for label in labels:
         for direction in ("image", "brain"):
-            assert metrics[f"retrieval.{direction}.{label}.top1"]["chance"] == 1 / 40
+            assert metrics[f"retrieval.{direction}.{label}.top1"]["chance"] == 1 / 50
         assert (f"cosine.prior.{label}" in metrics) == ("True" in label)
     assert "Each setting beside its first value" in (run / "report.html").read_text()
 
