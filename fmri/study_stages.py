@@ -34,7 +34,7 @@ class DigitsParams(Params):
     """Seed of folds, weights and bootstrap."""
 
 
-@stage("fmri-digits", version=2)
+@stage("fmri-digits", version=3)
 def digits(params: DigitsParams, context: Context) -> Table:
     """Reconstruct every seen digit from the brain by models that never saw it; identify it.
 
@@ -65,7 +65,7 @@ class HaxbyParams(Params):
     """Seed of weights, shuffles and bootstrap."""
 
 
-@stage("fmri-haxby", version=1)
+@stage("fmri-haxby", version=2)
 def haxby(betas: Dataset, params: HaxbyParams, context: Context) -> Table:
     """Decode the category of every block of a run by models that saw the other runs only.
 
