@@ -49,7 +49,7 @@ stages:
     betas: ${betas}
     targets: ${targets}
     images: ${images}
-    max_epochs: 2
+    max_epochs: 10
     prior: false
     device: cpu
   retrieval:
