@@ -44,8 +44,8 @@ def pairs(records: int, latents: int) -> None:
     found = verify_pairs(codes, source)
     seconds = time.process_time() - start
     print(
-        f"{records} x {latents}: {found.n_same + found.n_different:.3g} pairs in {seconds:.0f} s of "
-        f"processor time, peak memory {peak():.0f} MB ({before:.0f} MB before); the full matrix "
+        f"{records} x {latents}: {found.n_same + found.n_different:.3g} pairs in {seconds:.0f} s "
+        f"of processor time, peak memory {peak():.0f} MB ({before:.0f} MB before); the full matrix "
         f"would take {8 * records**2 / 1e9:.0f} GB"
     )
     few = slice(0, 5000)
@@ -130,9 +130,9 @@ def found(path: str) -> None:
     table = find_bursts(capture)
     seconds = time.process_time() - start
     print(
-        f"{len(capture) / 1e6:.0f} MS, {len(table)} bursts: {len(capture) / 1e6 / seconds:.0f} MS/s "
-        f"of one core; peak memory {peak():.0f} MB, {before:.0f} MB of it before (mapped pages of "
-        "the file count as they are read)"
+        f"{len(capture) / 1e6:.0f} MS, {len(table)} bursts: {len(capture) / 1e6 / seconds:.0f} "
+        f"MS/s of one core; peak memory {peak():.0f} MB, {before:.0f} MB of it before (mapped "
+        "pages of the file count as they are read)"
     )
 
 

@@ -67,6 +67,7 @@ def betas(
     t_r: float | None = None,
     subject: str | None = None,
     session: str | None = None,
+    smoothing_fwhm: float | None = None,
     **response: Any,
 ) -> xr.Dataset:
     """Estimate the response to every trial of one subject.
@@ -102,6 +103,8 @@ def betas(
         s, by default the header's.
     subject, session : str, optional
         By default those of the file names.
+    smoothing_fwhm : float, optional
+        mm, of `fmri.read.read_bold`; for runs that are files or images.
     **response
         Of `Response`.
 
@@ -133,7 +136,7 @@ def betas(
         raise InputError(f"{len(runs)} runs and {len(tables)} tables of events; give one for each")
     extra = _per_run(confounds, len(runs), "confounds")
     kept = _per_run(sample_masks, len(runs), "sample_masks")
-    reader = _Reader(mask, labels, t_r, subject, session, stimulus, trial_types)
+    reader = _Reader(mask, labels, t_r, subject, session, stimulus, trial_types, smoothing_fwhm)
     if how.method == "glmsingle":
         return _all_runs(runs, tables, extra, kept, reader, how)
     parts, rows = [], []
@@ -146,7 +149,7 @@ def betas(
     names = np.concatenate([row["stimulus"].to_numpy() for row in rows])
     if "shrunk" in parts[0]:
         parts = with_fractions(common_voxels(parts), names, train_stimuli, how)
-    return join_trials(parts, rows, how.units, _steps(how, confounds))
+    return join_trials(parts, rows, how.units, _steps(how, confounds, smoothing_fwhm))
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -162,8 +165,8 @@ def _per_run(value: Any, n: int, name: str) -> list[Any]:
     return found
 
 
-def _steps(how: Response, confounds: Any) -> dict[str, Any]:
-    step = asdict(how)
+def _steps(how: Response, confounds: Any, smoothing_fwhm: float | None) -> dict[str, Any]:
+    step = {**asdict(how), "smoothing_fwhm": smoothing_fwhm}
     step["fracs"] = np.asarray(how.fracs, float).tolist()
     step["glmsingle"] = dict(how.glmsingle or {})
     step["hrf_model"] = getattr(how.hrf_model, "__name__", how.hrf_model)
@@ -185,6 +188,7 @@ class _Reader:
     session: str | None
     stimulus: str | None
     trial_types: Sequence[str] | None
+    smoothing_fwhm: float | None
 
     def series(self, run: Any, number: int) -> xr.Dataset:
         if isinstance(run, xr.Dataset):
@@ -203,7 +207,7 @@ class _Reader:
         name = None if "run" in entities(first) else f"run-{number + 1:02d}"
         return read_bold(
             run, self.mask, labels=self.labels, t_r=self.t_r, subject=self.subject,
-            session=self.session, run=name,
+            session=self.session, run=name, smoothing_fwhm=self.smoothing_fwhm,
         )  # fmt: skip
 
     def events(self, table: Any, series: xr.Dataset) -> pd.DataFrame:
@@ -277,4 +281,5 @@ def _all_runs(
         part.drop_vars(["signal", "time"]).assign(signal=(("trial", "voxel"), values))
         for part, values in zip(common, found, strict=True)
     ]
-    return join_trials(parts, rows, how.units, _steps(how, confounds[0]))
+    steps = _steps(how, confounds[0], reader.smoothing_fwhm)
+    return join_trials(parts, rows, how.units, steps)

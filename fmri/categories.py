@@ -9,7 +9,7 @@ of one run share its noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ Regressor = Callable[[Floats, Floats, NDArray[np.str_], Floats], ArrayLike]
 
 LINEAR_C = 1.0
 BASELINES = ("linear", "onehot")
+N_SHUFFLES = 10
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,15 @@ def decode_categories(
     methods: Mapping[str, Regressor] | None = None,
     n_boot: int = 2000,
     random_state: int = 0,
+    progress: Callable[..., Iterator[Any]] | None = None,
 ) -> CategoryScores:
     """Decode categories of held-out runs.
 
     Parameters
     ----------
     X : array_like of shape (trial, voxel)
-        Patterns, standardised inside each run (see `z_score_runs`).
+        Patterns without offsets of runs: of series that were standardised in each run, or see
+        `z_score_runs`.
     category, run : array_like of str, shape (trial,)
     attributes : DataFrame
         Categories as rows, attributes as columns, for example
@@ -83,13 +86,17 @@ def decode_categories(
         Further regressions beside ``ridge`` (tuned inside the training runs), for example
         ``mindeye``; see `Regressor`.
     n_boot, random_state
-        Of the intervals.
+        Of the intervals; the latter of the shuffles too.
+    progress : callable, optional
+        ``progress(iterable, label, total)``, as `Context.progress`.
 
     Returns
     -------
     CategoryScores
         Of ``linear`` (logistic regression on the voxels), ``onehot`` (the tuned ridge on one
-        column for each category, no attributes), ``ridge`` (on attributes) and `methods`.
+        column for each category, no attributes), ``ridge`` (on attributes), `methods`, and
+        ``shuffled``: the ridge on attributes when the categories of each training run were dealt
+        out anew, the mean of ten such.
 
     Raises
     ------
@@ -111,7 +118,10 @@ def decode_categories(
     predicted = {
         name: np.empty(len(names), dtype=names.dtype) for name in (*BASELINES, *regressors)
     }
-    for train, test in grouped_folds(runs, n_splits=None):
+    shuffled = np.zeros(len(names))
+    rng = np.random.default_rng(random_state)
+    folds = grouped_folds(runs, n_splits=None)
+    for train, test in folds if progress is None else progress(folds, "runs", len(folds)):
         predicted["linear"][test] = _linear(values[train], names[train], values[test])
         predicted["onehot"][test] = _onehot(values[train], names[train], runs[train], values[test])
         scaled = _scaled(table.loc[np.unique(names[train]).tolist()], table)
@@ -119,8 +129,14 @@ def decode_categories(
         for name, regressor in regressors.items():
             found = regressor(values[train], target, runs[train], values[test])
             predicted[name][test] = nearest_category(found, scaled)
+        for _ in range(N_SHUFFLES):
+            target = scaled.loc[_dealt(names[train], runs[train], rng)].to_numpy(np.float32)
+            found = _ridge(values[train], target, runs[train], values[test])
+            shuffled[test] += (nearest_category(found, scaled) == names[test]) / N_SHUFFLES
     settings: dict[str, Any] = {"n_boot": n_boot, "random_state": random_state}
-    return CategoryScores(_estimates(predicted, names, runs, settings), predicted, names, runs)
+    right = {name: (found == names).astype(float) for name, found in predicted.items()}
+    estimates = _estimates({**right, "shuffled": shuffled}, names, runs, settings)
+    return CategoryScores(estimates, predicted, names, runs)
 
 
 def nearest_category(found: ArrayLike, attributes: pd.DataFrame) -> NDArray[np.str_]:
@@ -172,11 +188,17 @@ def _ridge(X: Floats, target: Floats, runs: NDArray[np.str_], new: Floats) -> Fl
 
 def _linear(X: Floats, names: NDArray[np.str_], new: Floats) -> NDArray[np.str_]:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=LINEAR_C, max_iter=2000))
-    return model.fit(X, names).predict(new)
+    return LogisticRegression(C=LINEAR_C, max_iter=2000).fit(X, names).predict(new)
+
+
+def _dealt(names: NDArray[np.str_], runs: NDArray[np.str_], rng: np.random.Generator) -> list[str]:
+    """Shuffle the categories inside each run."""
+    out = names.copy()
+    for run in np.unique(runs):
+        rows = np.flatnonzero(runs == run)
+        out[rows] = names[rng.permutation(rows)]
+    return out.tolist()
 
 
 def _onehot(
@@ -197,13 +219,12 @@ def _scaled(known: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _estimates(
-    predicted: dict[str, NDArray[np.str_]],
+    right: dict[str, NDArray[np.float64]],
     truth: NDArray[np.str_],
     runs: NDArray[np.str_],
     settings: dict[str, Any],
 ) -> dict[str, Estimate]:
     chance = 1 / len(np.unique(truth))
-    right = {name: (found == truth).astype(float) for name, found in predicted.items()}
     out = {
         f"category.{name}.accuracy": summarise(
             hits, units=runs, n_unit="run", chance=chance, **settings
@@ -211,7 +232,7 @@ def _estimates(
         for name, hits in right.items()
     }
     for name, hits in right.items():
-        for baseline in BASELINES if name not in BASELINES else ():
+        for baseline in BASELINES if name not in (*BASELINES, "shuffled") else ():
             out[f"category.{name}.over_{baseline}"] = paired_difference(
                 hits, right[baseline], units=runs, n_unit="run", **settings
             )

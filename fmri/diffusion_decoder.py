@@ -86,8 +86,6 @@ class DiffusionDecoder(Encoder):
 
     name: ClassVar[str] = "fmri-diffusion-decoder"
     dims: ClassVar[tuple[str, ...]] = ("trial", "token", "feature")
-    random_weights: ClassVar[bool] = False
-
     network_: ConditionalUNet
     trained_on_: list[str]
     target_: dict[str, Any]
@@ -129,6 +127,11 @@ class DiffusionDecoder(Encoder):
     def n_latents(self) -> int:  # type: ignore[override]
         """Numbers in an image."""
         return int(np.prod(self.image_shape_))
+
+    @property
+    def random_weights(self) -> bool:
+        """It was never trained: no epoch was asked for."""
+        return not self.history_
 
     @property
     def defaults(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ van Gerven, de Lange and Heskes, "Neural decoding with hierarchical generative m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,10 @@ from fmri.baselines import TunedRidge, nearest_training
 from fmri.evaluate import compare, evaluate_identification
 from neuro.errors import DataError, InputError
 from neuro.metrics.retrieval import compare_rows, pairwise, pairwise_within
-from neuro.validation import Estimate, Fold, grouped_folds, summarise
+from neuro.validation import Estimate, Fold, exact_interval, grouped_folds, summarise
 
 __all__ = [
+    "BASELINES",
     "CrossValidated",
     "Predictor",
     "cross_validate",
@@ -33,6 +34,7 @@ __all__ = [
     "read_class",
 ]
 
+BASELINES = ("ridge", "nearest", "shuffled")
 Floats = NDArray[np.float32]
 Predictor = Callable[[NDArray[np.intp], NDArray[np.intp]], ArrayLike]
 """``predict(train, test) -> pictures (test, ...)`` from row indices; it must not look at test."""
@@ -154,9 +156,11 @@ def evaluate_pictures(
     Returns
     -------
     dict of str to Estimate
-        ``identify.<method>.pairwise`` and ``.within.<class>``; for the reconstruction also
-        ``identify.reconstruction...``, ``reconstruct.class_accuracy`` and, against the ridge,
-        ``identify.<method>.over_ridge.pairwise`` and ``.within.<class>``.
+        ``identify.<method>.pairwise`` and ``.within.<class>``, and for methods beside the
+        baselines the paired difference ``identify.<method>.over_ridge...``. For the
+        reconstruction also ``identify.reconstruction...``, the differences to the other methods
+        ``...over_<other>...``, and ``reconstruct.class_accuracy``, ``.pixcorr`` and ``.ssim``,
+        whose ``baseline`` is the ridge's.
     """
     Y, labels = np.asarray(pictures, dtype=np.float32), np.asarray(classes).astype(str)
     settings: dict[str, Any] = {"n_boot": n_boot, "random_state": random_state}
@@ -168,14 +172,20 @@ def evaluate_pictures(
             )
         methods["reconstruction"] = methods[reconstruction]
     out = evaluate_identification(methods, Y, classes=labels, **settings)
-    for name in sorted(set(found.pictures) - {"ridge", "nearest", "shuffled"}):
-        out |= _over_ridge(name, found, Y, labels, settings)
+    added = sorted(set(found.pictures) - set(BASELINES))
+    for name in added:
+        others = [m for m in added if m != name] if name == reconstruction else []
+        for other in ("ridge", *others):
+            out |= _over(name, other, found, Y, labels, settings)
     if reconstruction is not None:
         read = _classes_read(found, Y, labels, methods["reconstruction"])
         share = np.unique(labels, return_counts=True)[1].max() / len(labels)
-        out["reconstruct.class_accuracy"] = summarise(
-            read == labels, n_unit="image", chance=float(share), **settings
-        )
+        right = summarise(read == labels, n_unit="image", chance=float(share), **settings)
+        if right.low == right.high:  # all right: a bootstrap gives no width
+            low, high = exact_interval(float(right.value or 0), len(labels))
+            right = replace(right, low=low, high=high)
+        out["reconstruct.class_accuracy"] = right
+        out |= _likeness(methods["reconstruction"], found.pictures["ridge"], Y, settings)
     return out
 
 
@@ -232,23 +242,42 @@ def _predicted(
     return made
 
 
-def _over_ridge(
-    name: str, found: CrossValidated, Y: Floats, labels: NDArray[np.str_], settings: dict[str, Any]
+def _over(
+    name: str,
+    other: str,
+    found: CrossValidated,
+    Y: Floats,
+    labels: NDArray[np.str_],
+    settings: dict[str, Any],
 ) -> dict[str, Estimate]:
-    own, ridge = (
+    own, reference = (
         compare_rows(found.pictures[method], Y, similarity="correlation")
-        for method in (name, "ridge")
+        for method in (name, other)
     )
-    out = {
-        f"identify.{name}.over_ridge.pairwise": compare(pairwise(own), pairwise(ridge), **settings)
-    }
-    within = pairwise_within(own, labels), pairwise_within(ridge, labels)
+    key = f"identify.{name}.over_{other}"
+    out = {f"{key}.pairwise": compare(pairwise(own), pairwise(reference), **settings)}
+    within = pairwise_within(own, labels), pairwise_within(reference, labels)
     for value in np.unique(labels):
         rows = labels == value
-        out[f"identify.{name}.over_ridge.within.{value}"] = compare(
-            within[0][rows], within[1][rows], **settings
-        )
+        out[f"{key}.within.{value}"] = compare(within[0][rows], within[1][rows], **settings)
     return out
+
+
+def _likeness(
+    made: Floats, ridge: Floats, Y: Floats, settings: dict[str, Any]
+) -> dict[str, Estimate]:
+    """Correlation of pixels and SSIM of the reconstructions, beside those of the ridge."""
+    from fmri.image_metrics import evaluate_reconstruction
+
+    def scored(pictures: Floats) -> dict[str, Estimate]:
+        pair = [v if v.ndim == 4 else v[:, None] for v in (np.clip(pictures, 0, 1), Y)]
+        return evaluate_reconstruction(*pair, **settings).estimates
+
+    own, baseline = scored(made), scored(ridge)
+    return {
+        name: replace(own[name], baseline=baseline[name].value)
+        for name in ("reconstruct.pixcorr", "reconstruct.ssim")
+    }
 
 
 def _classes_read(

@@ -7,9 +7,10 @@ by which candidates are found; ``tokens.npy`` (image, token, feature), by which 
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,29 @@ from neuro.artefact import listing
 from neuro.data import open_dataset
 from neuro.errors import ContractError, DataError, InputError
 
-__all__ = ["POOLINGS", "Gallery", "as_gallery", "gallery_dataset", "open_gallery", "pool_tokens"]
+__all__ = [
+    "POOLINGS",
+    "Gallery",
+    "Rows",
+    "as_gallery",
+    "gallery_dataset",
+    "open_gallery",
+    "pool_tokens",
+    "without",
+]
 
 FACTS, EMBEDDINGS, TOKENS, PICTURES = (
     "gallery.json", "embeddings.npy", "tokens.npy", "pictures.npy",
 )  # fmt: skip
 POOLINGS = ("tokens", "first", "mean")
 FORMAT = 1
+ZARR = (".zmetadata", ".zgroup", "zarr.json")  # of a gallery that a stage handed on
 _ANEW = "delete the folder and build the gallery anew"
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """An opened gallery; nothing is read before it is used.
+    """An opened gallery; values are memory maps, or `Rows`: nothing is read before it is used.
 
     Attributes
     ----------
@@ -57,9 +68,9 @@ class Gallery:
     folder: Path
     stimulus: NDArray[np.str_]
     image_hash: NDArray[np.str_] | None
-    embeddings: NDArray[np.float16]
-    tokens: NDArray[np.float16] | None
-    pictures: NDArray[np.uint8] | None
+    embeddings: Any
+    tokens: Any
+    pictures: Any
     pooling: str
     fingerprint: dict[str, Any]
     random_weights: bool
@@ -95,8 +106,11 @@ class Gallery:
 
     def place(self, stimuli: Iterable[str]) -> NDArray[np.intp]:
         """Return the row of each stimulus, -1 where the gallery lacks it."""
-        rows = {name: row for row, name in enumerate(self.stimulus.tolist())}
-        return np.array([rows.get(str(name), -1) for name in stimuli], dtype=np.intp)
+        return np.array([self._rows.get(str(name), -1) for name in stimuli], dtype=np.intp)
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.stimulus.tolist())}
 
 
 def pool_tokens(tokens: NDArray[Any], pooling: str = "tokens") -> NDArray[np.float32]:
@@ -150,7 +164,7 @@ def open_gallery(folder: str | Path, *, fingerprint: Any = None) -> Gallery:
         Where it was made of other targets.
     """
     folder = Path(folder)
-    if not (folder / FACTS).is_file() and (folder / ".zmetadata").is_file():
+    if not (folder / FACTS).is_file() and any((folder / name).is_file() for name in ZARR):
         gallery = as_gallery(open_dataset(folder), folder)
     else:
         gallery = _open(folder, _facts(folder))
@@ -187,7 +201,7 @@ def gallery_dataset(gallery: Gallery) -> xr.Dataset:
 
 
 def as_gallery(data: xr.Dataset, folder: str | Path = "the gallery") -> Gallery:
-    """Use a dataset of `gallery_dataset` as a gallery; its values are read into memory.
+    """Use a dataset of `gallery_dataset` as a gallery; blocks are read when they are used.
 
     Raises
     ------
@@ -199,16 +213,16 @@ def as_gallery(data: xr.Dataset, folder: str | Path = "the gallery") -> Gallery:
             f"{folder} is a dataset of the kind '{data.attrs.get('kind')}', expected 'gallery'"
         )
     shape = json.loads(data.attrs["token_shape"])
-    values, pooling = data["signal"].values, str(data.attrs["pooling"])
+    values, pooling = Rows(data["signal"]), str(data.attrs["pooling"])
     whole = values if list(values.shape[1:]) == shape else None
-    flat = values[:, 0] if whole is None else pool_tokens(values, pooling).astype(np.float16)
+    flat: Any = Rows(data["signal"], _pooled(pooling if whole is not None else None))
     return Gallery(
         Path(folder),
         data["stimulus"].values.astype(str),
         data["image_hash"].values.astype(str) if "image_hash" in data.coords else None,
         flat,
         whole,
-        data["picture"].values if "picture" in data else None,
+        Rows(data["picture"]) if "picture" in data else None,
         pooling,
         json.loads(data.attrs["fingerprint"]),
         bool(data.attrs["random_weights"]),
@@ -216,7 +230,69 @@ def as_gallery(data: xr.Dataset, folder: str | Path = "the gallery") -> Gallery:
     )
 
 
+def without(gallery: Gallery, hashes: Iterable[str]) -> tuple[Gallery, int]:
+    """Leave pictures out by their hash; return the gallery and how many were left out.
+
+    Raises
+    ------
+    DataError
+        Where nothing is left.
+    """
+    if gallery.image_hash is None:
+        return gallery, 0
+    keep = np.flatnonzero(~np.isin(gallery.image_hash, list(hashes)))
+    if len(keep) == len(gallery):
+        return gallery, 0
+    if not len(keep):
+        raise DataError(f"{gallery.folder}: no picture is left without those of the test part")
+    parts = {n: getattr(gallery, n) for n in ("embeddings", "tokens", "pictures")}
+    own: dict[str, Any] = {n: None if v is None else v[keep] for n, v in parts.items()}
+    left = replace(
+        gallery, stimulus=gallery.stimulus[keep], image_hash=gallery.image_hash[keep], **own
+    )
+    return left, len(gallery) - len(keep)
+
+
+class Rows:
+    """Rows of an array on disk, read when they are asked for.
+
+    Parameters
+    ----------
+    array : DataArray, first axis trial
+        Lazily opened.
+    function : callable, optional
+        Applied to a block of rows.
+    """
+
+    def __init__(
+        self, array: xr.DataArray, function: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    ) -> None:
+        self.array, self.function = array, function or (lambda block: block)
+        self.shape = (len(array), *self[:1].shape[1:])
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        if isinstance(rows, slice):
+            return self.function(self.array.isel(trial=rows).values)
+        wanted = np.asarray(rows)
+        unique, back = np.unique(wanted, return_inverse=True)
+        block = self.function(self.array.isel(trial=unique).values)
+        return block[back.reshape(wanted.shape)]
+
+
 # Inside ---------------------------------------------------------------------------------------
+
+
+def _pooled(pooling: str | None) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    if pooling is None:  # the embeddings themselves, kept as one token
+        return lambda block: block[:, 0]
+    return lambda block: pool_tokens(block, pooling).astype(np.float16)
 
 
 def _open(folder: Path, facts: dict[str, Any]) -> Gallery:

@@ -21,6 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from fmri.decode_options import MindEyeOptions
+from fmri.mindeye_options import check_parameters
+from fmri.repeats import average_repeats
 from fmri.subjects import Subject, VoxelContract, as_subjects
 from neuro.encoder import DecodeOptions as BaseOptions
 from neuro.encoder import Encoder
@@ -29,32 +32,15 @@ from neuro.fitted_on import FittedOn, Seen
 from neuro.items import trial_hashes
 
 if TYPE_CHECKING:
+    from fmri.autoencoder import ImageAutoencoder
+    from fmri.linear_decoder import LinearDecoder
     from fmri.model import Model
+    from fmri.providers import PixelPCA
+    from neuro.report import Block
+
+__all__ = ["MindEye", "MindEyeOptions", "average_repeats", "fingerprint_of"]
 
 Floats = NDArray[np.float32]
-
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "preset": ("small", "mindeye1", "mindeye2"),
-    "loss": (None, "bimixco+softclip", "bimixco", "softclip", "infonce"),
-    "head": ("separate", "shared"),
-    "sampler": ("ddim", "ddpm"),
-}
-
-
-class MindEyeOptions(BaseOptions):
-    """What ``neuro decode`` accepts beyond files, for MindEye."""
-
-    prior: bool = True
-    """Return tokens of the diffusion prior, or the backbone's own."""
-
-    steps: int = 20
-    """Steps of the prior's sampler."""
-
-    gallery: Path | None = None
-    """Folder of a gallery to retrieve pictures from."""
-
-    top_k: int = 5
-    """Pictures retrieved for each trial."""
 
 
 class MindEye(Encoder):
@@ -67,8 +53,9 @@ class MindEye(Encoder):
     The presets ``mindeye1`` and ``mindeye2`` have the shapes and the training of the papers.
     ``small`` is ours, for a thousand trials on a CPU: its linear path starts as a ridge
     regression to the targets (fitted on its training stimuli alone), its residual blocks start at
-    zero, its contrastive temperature is warmer, its prior is trained after its backbone, and the
-    starting point is kept where training doesn't better it.
+    zero, its contrastive temperature is warmer and goes with the spread of the targets, and the
+    starting point is kept where training doesn't better it. Its prior is trained after its
+    backbone, on what backbones of four folds gave for stimuli that they never saw.
 
     Parameters
     ----------
@@ -94,11 +81,12 @@ class MindEye(Encoder):
     weight_decay : float
         Of AdamW; none on biases and normalisations.
     validation_fraction : float
-        Share of the stimuli that choose the checkpoint; 0 takes the last epoch.
+        Share of the stimuli that choose the checkpoint; 0 takes the last epoch. ``small`` lets
+        four folds choose, each a quarter of the stimuli, and then trains on all.
     patience : int, optional
         Stop after so many epochs without a better one.
-    sampler : {"ddim", "ddpm"}
-        Of the prior; DDIM has trailing steps.
+    sampler : {"ddim", "ddpm", "mean"}
+        Of the prior; DDIM has trailing steps; ``"mean"`` is its estimate of the mean.
     steps : int
         Of the sampler, of 100.
     guidance : float
@@ -125,6 +113,10 @@ class MindEye(Encoder):
         0 where the start was best.
     alpha_ : dict of str to float
         Penalty of the warm start by subject.
+    decoder_ : ImageAutoencoder or None
+        The way from tokens, or from the low-level latent, back to pixels; see `attach_decoder`.
+    pixels_ : LinearDecoder or None
+        The same for targets that are principal components.
 
     Examples
     --------
@@ -142,8 +134,11 @@ class MindEye(Encoder):
 
     name: ClassVar[str] = "fmri-mindeye"
     dims: ClassVar[tuple[str, ...]] = ("trial", "voxel")
+    optional_parts: ClassVar[tuple[str, ...]] = ("decoder_",)
     DecodeOptions: ClassVar[type[BaseOptions]] = MindEyeOptions
 
+    decoder_: ImageAutoencoder | None = None
+    pixels_: LinearDecoder | None = None
     model_: Model
     subjects_: list[VoxelContract]
     target_: dict[str, Any]
@@ -256,10 +251,10 @@ class MindEye(Encoder):
         """
         from fmri.fitting import fit_model
 
-        self._check_parameters()
+        check_parameters(self)
         subjects = as_subjects(X, stimulus)
         fit_model(self, subjects, y, low_level, scratch, progress)
-        self._remember(subjects)
+        self._remember(subjects, low_level)
         return self
 
     def fine_tune(
@@ -280,7 +275,8 @@ class MindEye(Encoder):
         X, y, low_level, stimulus, scratch, progress
             As in `fit`; the targets must be of the same kind.
         **params
-            Parameters of training that are to differ.
+            Parameters of training that are to differ. With less than some 200 stimuli too few are
+            kept aside to choose a checkpoint: ``validation_fraction=0`` does better then.
 
         Returns
         -------
@@ -297,13 +293,43 @@ class MindEye(Encoder):
         check_is_fitted(self, "model_")
         self.check_targets(y)
         other = clone(self).set_params(**params)
-        other._check_parameters()
+        check_parameters(other)
         subjects = as_subjects(X, stimulus)
         fit_model(other, subjects, y, low_level, scratch, progress, start=self.model_)
-        other._remember(subjects)
+        other._remember(subjects, low_level)
+        other.decoder_, other.pixels_ = self.decoder_, self.pixels_
         return other
 
-    def _remember(self, subjects: list[Subject]) -> None:
+    def attach_decoder(self, decoder: ImageAutoencoder | PixelPCA) -> Self:
+        """Let the autoencoder or PCA of the targets, or that of the latents, be saved along.
+
+        New scans are then decoded to pictures without anything but this folder.
+
+        Raises
+        ------
+        ContractError
+            Where it is neither that of the targets nor that of the latents.
+        """
+        from fmri.linear_decoder import LinearDecoder
+        from fmri.low_level import decodes_latents, decodes_tokens
+        from fmri.providers import PixelPCA
+
+        check_is_fitted(self, "model_")
+        if isinstance(decoder, PixelPCA):
+            self.pixels_ = LinearDecoder.of(decoder, self.target_["fingerprint"])
+            return self
+        if not (decodes_tokens(self, decoder) or decodes_latents(self, decoder)):
+            raise ContractError(
+                f"the autoencoder (weights {decoder.weights_hash()}) is neither that of the "
+                f"targets, {_brief(self.target_['fingerprint'])}, nor that of the image latents; "
+                "wire the one that made them"
+            )
+        self.decoder_ = decoder
+        return self
+
+    def _remember(self, subjects: list[Subject], low_level: xr.Dataset | None) -> None:
+        made_by = None if low_level is None else fingerprint_of(low_level)
+        self.target_["latent_fingerprint"] = made_by
         own = [FittedOn.of(s.values, *_who(s)) for s in subjects]
         self.fitted_on_ = FittedOn(
             **{
@@ -311,28 +337,6 @@ class MindEye(Encoder):
                 for name in ("subjects", "sessions", "trials")
             }
         )
-
-    def _check_parameters(self) -> None:
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; expected one of "
-                    f"{', '.join(map(str, known))}"
-                )
-        least = {
-            "n_blocks": 0, "n_hidden": 1, "rank": 1, "input_dropout": 0.0, "max_epochs": 0,
-            "prior_max_epochs": 0, "batch_size": 2, "learning_rate": 0.0, "weight_decay": 0.0,
-            "validation_fraction": 0.0, "low_level_weight": 0.0, "steps": 1,
-        }  # fmt: skip
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= low:
-                raise InputError(f"{name} is {value!r}; expected at least {low}")
-        for name in ("validation_fraction", "input_dropout"):
-            if (getattr(self, name) or 0.0) >= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected below 1")
-        if self.steps > 100:
-            raise InputError(f"steps is {self.steps}; expected at most 100")
 
     # Using --------------------------------------------------------------------------------
 
@@ -380,7 +384,8 @@ class MindEye(Encoder):
             A sample of the diffusion prior, or the backbone's own tokens; by default the prior
             where there is one.
         sampler, steps, guidance : optional
-            By default the estimator's. One step gives the prior's estimate of the mean.
+            By default the estimator's. ``sampler="mean"`` is nearest to the truth on average, a
+            sample looks more like a real image's tokens.
         n_samples : int
             Samples that are averaged.
         random_state : int, optional
@@ -487,6 +492,26 @@ class MindEye(Encoder):
 
         return decode_betas(self, path, options or MindEyeOptions())
 
+    def check_decoding(self, options: Any) -> None:
+        """Refuse a gallery of other targets before the first scan is read."""
+        from fmri.decode import gallery_in
+
+        if options.gallery is not None:
+            gallery_in(options.gallery).check(self.target_["fingerprint"])
+
+    def show_decoded(self, result: xr.Dataset, options: Any) -> list[Block]:
+        """Return the blocks of a scan's page: trials beside retrieved and decoded pictures."""
+        from fmri.sheet import scan_blocks
+
+        return scan_blocks(result, options)
+
+    def companions(self, path: str | Path) -> list[Path]:
+        """Name the trial table that lies beside a file of betas."""
+        from fmri.read_betas import table_beside
+
+        found = table_beside(path)
+        return [] if found is None else [found]
+
     def contract(self) -> dict[str, Any]:
         """Return the JSON of ``preprocessing.json``."""
         return {
@@ -504,13 +529,14 @@ class MindEye(Encoder):
         arrays = self.model_.to_arrays()
         for number, subject in enumerate(self.subjects_):
             arrays |= {f"subjects.{number}.{k}": v for k, v in subject.to_arrays().items()}
-        return arrays
+        return arrays if self.pixels_ is None else arrays | self.pixels_.to_arrays()
 
     def load_state_arrays(
         self, arrays: dict[str, NDArray[Any]], preprocessing: dict[str, Any]
     ) -> None:
         """Take back what `state_dict_arrays` and `contract` gave."""
-        from fmri.fitting import empty_model
+        from fmri.linear_decoder import LinearDecoder
+        from fmri.recipes import empty_model
 
         self.history_ = preprocessing["history"]
         self.prior_history_ = preprocessing["prior_history"]
@@ -529,6 +555,7 @@ class MindEye(Encoder):
         ]
         self.model_ = empty_model(self)
         self.model_.load_arrays(arrays)
+        self.pixels_ = LinearDecoder.from_arrays(arrays)
 
     # Inside -------------------------------------------------------------------------------
 
@@ -570,58 +597,6 @@ class MindEye(Encoder):
     def _as_given(found: xr.DataArray, X: Any) -> Any:
         plain = not isinstance(X, xr.DataArray | xr.Dataset | str | Path)
         return found.values if plain else found
-
-
-def average_repeats(
-    Z: xr.DataArray, *, by: Sequence[str] = ("subject", "stimulus")
-) -> xr.DataArray:
-    """Average outputs over the repeats of a stimulus, as MindEye2 does at test.
-
-    Parameters
-    ----------
-    Z : DataArray (trial, ...)
-        What `transform` or `predict_tokens` gave; codes of retrieval are brought back to unit
-        length.
-    by : sequence of str
-        Coordinates that repeats share; those that are missing are left out.
-
-    Returns
-    -------
-    DataArray (trial, ...)
-        One trial per stimulus (and subject), in the order in which they first come, with the
-        coordinates that all its repeats share and ``n_repeats``.
-
-    Examples
-    --------
-    >>> Z = xr.DataArray([[1.0], [3.0], [5.0]], dims=("trial", "feature"),
-    ...                  coords={"stimulus": ("trial", ["a", "b", "a"])})
-    >>> average_repeats(Z).values.tolist()
-    [[3.0], [3.0]]
-    """
-    names = [name for name in by if name in Z.coords and Z[name].dims == ("trial",)]
-    if "stimulus" not in names:
-        raise InputError("the outputs have no coordinate 'stimulus', by which repeats are known")
-    keys = ["\0".join(map(str, row)) for row in zip(*(Z[n].values for n in names), strict=True)]
-    first = {key: number for number, key in reversed(list(enumerate(keys)))}
-    order = {key: number for number, key in enumerate(sorted(first, key=first.__getitem__))}
-    group = np.array([order[key] for key in keys])
-    count = np.bincount(group)
-    total = np.zeros((len(order), *Z.shape[1:]), np.float64)
-    np.add.at(total, group, Z.values)
-    mean = (total / count.reshape(-1, *[1] * (Z.ndim - 1))).astype(Z.dtype)
-    out = Z.isel(trial=sorted(first.values())).copy(data=_unit(mean, Z.attrs.get("space")))
-    differing = [
-        name for name, c in Z.coords.items()
-        if c.dims == ("trial",) and (c.values != out[name].values[group]).any()
-    ]  # fmt: skip
-    return out.drop_vars(differing).assign_coords(n_repeats=("trial", count))
-
-
-def _unit(values: NDArray[Any], space: str | None) -> NDArray[Any]:
-    if space != "retrieval":
-        return values
-    length = np.sqrt(np.square(values).sum(tuple(range(1, values.ndim)), keepdims=True))
-    return values / np.maximum(length, 1e-12)
 
 
 def fingerprint_of(y: xr.Dataset) -> Any:

@@ -1,18 +1,14 @@
-"""The pieces of a study: pictures split once, their targets, and betas of either part."""
+"""The pieces of a study: pictures split once, their targets, and the trials of either part."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, overload
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from neuro.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    from neuro.stage import Context
 
 PARTS = ("train", "test")
 
@@ -95,12 +91,38 @@ def stimuli_of(images: xr.Dataset, part: str) -> NDArray[np.str_]:
     return images["stimulus"].values[images["part"].values == part].astype(str)
 
 
-def trials_of(betas: xr.Dataset, stimuli: NDArray[np.str_]) -> xr.Dataset:
-    """Return the trials in which given pictures were seen."""
+@overload
+def trials_of(betas: xr.Dataset, stimuli: NDArray[np.str_]) -> xr.Dataset: ...
+
+
+@overload
+def trials_of(betas: list[xr.Dataset], stimuli: NDArray[np.str_]) -> list[xr.Dataset]: ...
+
+
+def trials_of(
+    betas: xr.Dataset | list[xr.Dataset], stimuli: NDArray[np.str_]
+) -> xr.Dataset | list[xr.Dataset]:
+    """Return the trials in which given pictures were seen; of each subject, where they are a list.
+
+    Raises
+    ------
+    DataError
+        Where there is none.
+    """
+    if isinstance(betas, list):
+        return [trials_of(one, stimuli) for one in betas]
     rows = np.flatnonzero(np.isin(betas["stimulus"].values.astype(str), stimuli))
     if not len(rows):
         raise DataError("no trial shows any of these pictures: check the names of the stimuli")
     return betas.isel(trial=rows)
+
+
+def count_trials(betas: xr.Dataset | list[xr.Dataset]) -> str:
+    """Say how many trials there are, and of how many subjects where there are several."""
+    if not isinstance(betas, list):
+        return f"{betas.sizes['trial']} single trials"
+    total = sum(one.sizes["trial"] for one in betas)
+    return f"{total} single trials of {len(betas)} subject{'s' if len(betas) > 1 else ''}"
 
 
 def images_sentence(images: xr.Dataset) -> tuple[str, ...]:
@@ -110,112 +132,3 @@ def images_sentence(images: xr.Dataset) -> tuple[str, ...]:
         f"{n_train} pictures served for training; {n_test} were kept for the test, and nothing "
         "was trained on them.",
     )
-
-
-def study_targets(
-    images: xr.Dataset, settings: dict[str, Any], context: Context
-) -> tuple[xr.Dataset, dict[str, Any]]:
-    """Train what embeds the pictures, on the training part, and embed them all.
-
-    Returns
-    -------
-    targets : Dataset
-    shown : dict
-        ``decoded`` (image, channel, row, column): pictures of the test part brought back from
-        their targets; ``images`` of the same shape.
-    """
-    from fmri.providers import AutoencoderTokens, PixelPCA
-    from fmri.targets import compute_targets
-
-    train = stimuli_of(images, "train")
-    provider: Any
-    if settings["provider"] == "pca":
-        provider = PixelPCA(settings["n_features"]).fit(images, train_stimuli=train)
-    else:
-        provider = AutoencoderTokens(_autoencoder(images, train, settings, context))
-    found = compute_targets(images, provider, progress=context.progress)
-    held = images.isel(trial=np.flatnonzero(images["part"].values == "test")[:12])
-    tokens = found["signal"].sel(trial=np.isin(found["stimulus"].values, held["stimulus"].values))
-    decoded = provider.decode(np.asarray(tokens.values, dtype=np.float32))
-    return found, {"images": held["signal"].values, "decoded": np.asarray(decoded)}
-
-
-def _autoencoder(
-    images: xr.Dataset, train: NDArray[np.str_], settings: dict[str, Any], context: Context
-) -> Any:
-    from fmri.autoencoder import ImageAutoencoder
-
-    network = ImageAutoencoder(
-        n_features=settings["n_features"], max_epochs=settings["max_epochs"],
-        random_state=settings["seed"],
-    )  # fmt: skip
-    scratch = Path(context.scratch) / "autoencoder"
-    return network.fit(images, train_stimuli=train, scratch=scratch, progress=context.progress)
-
-
-# Betas and retrieval --------------------------------------------------------------------------
-
-
-def study_betas(images: xr.Dataset, targets: xr.Dataset, settings: dict[str, Any]) -> xr.Dataset:
-    """Simulate the responses of one subject to the pictures of a study, z-scored by session.
-
-    Parameters
-    ----------
-    images, targets : Dataset
-    settings : dict
-        Of `fmri.stages.Simulation`, and ``seed``.
-
-    Returns
-    -------
-    Dataset
-        Betas; the statistics of the z-scores are those of training trials.
-    """
-    from fmri.simulate import simulate
-
-    train, test = (stimuli_of(images, part) for part in PARTS)
-    found = simulate(images, targets, n_train=len(train), test=test, **settings)
-    betas = found.betas[0]
-    return z_scored(betas, train)
-
-
-def z_scored(betas: xr.Dataset, train_stimuli: NDArray[np.str_]) -> xr.Dataset:
-    """Take mean and spread of every session off, as its training trials have them.
-
-    Raises
-    ------
-    DataError
-        Where a session has fewer than two training trials.
-    """
-    values = betas["signal"].values.astype(np.float32, copy=True)
-    session = betas["session"].values.astype(str)
-    training = np.isin(betas["stimulus"].values.astype(str), train_stimuli)
-    for name in np.unique(session):
-        own = session == name
-        rows = own & training
-        if rows.sum() < 2:
-            raise DataError(
-                f"session '{name}' has {rows.sum()} training trials, too few for a z-score"
-            )
-        mean, sd = values[rows].mean(0), values[rows].std(0)
-        values[own] = (values[own] - mean) / np.where(sd > 0, sd, 1)
-    found = betas.assign(signal=(betas["signal"].dims, values))
-    return found.assign_attrs(units="z")
-
-
-def ceiling_of(betas: xr.Dataset, stimuli: NDArray[np.str_]) -> NDArray[np.float64] | None:
-    """Return the single-trial noise ceiling of every voxel, None without repeats.
-
-    The signal's share of the variance: that of all trials less that between repeats.
-    """
-    data = trials_of(betas, stimuli)
-    names, unit, count = np.unique(data["stimulus"].values, return_inverse=True, return_counts=True)
-    if count.max() < 2:
-        return None
-    rows = count[unit] > 1
-    values, unit = data["signal"].values[rows].astype(float), unit[rows]
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, unit, values)
-    deviation = values - (sums / np.maximum(count, 1)[:, None])[unit]
-    noise = (deviation**2).sum(0) / max(len(unit) - len(np.unique(unit)), 1)
-    total = values.var(0, ddof=1)
-    return np.clip(1 - noise / np.maximum(total, 1e-12), 0, 1)

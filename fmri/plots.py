@@ -1,7 +1,8 @@
-"""Report blocks of the fMRI stages: pictures, targets, betas, training, retrieval."""
+"""Report blocks of the fMRI stages: pictures, targets, training, retrieval."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from neuro.draw import COLOURS, new_figure, tidy
-from neuro.report import Block, Figure, Table, Text, Warning
+from neuro.report import Block, Figure, Table, Text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,41 +45,43 @@ def image_blocks(images: xr.Dataset) -> list[Block]:
 
 
 def target_blocks(targets: xr.Dataset, shown: Mapping[str, NDArray[Any]]) -> list[Block]:
-    """Show what the targets keep of pictures that they were not trained on."""
+    """Say what the targets are; show what they keep of pictures not trained on."""
     n_tokens, n_features = targets["signal"].shape[1:]
+    made = json.loads(targets.attrs["fingerprint"])
+    rows = [{"field": name, "value": _brief(value)} for name, value in made.items()]
     blocks: list[Block] = [
         Text(f"Every picture is {n_tokens} tokens of {n_features} features."),
-        Figure(
-            grid_figure([shown["images"], shown["decoded"]], ["picture", "from its target"]),
+        Table(rows, "Fingerprint: a gallery or a cache made in another way is refused."),
+    ]
+    if "source" in targets.attrs:
+        blocks.append(Text(f"Source of the attributes: {targets.attrs['source']}."))
+    if shown:
+        figure = grid_figure([shown["images"], shown["decoded"]], ["picture", "from its target"])
+        caption = (
             "Pictures of the test part, and what their targets are decoded to: no reconstruction "
-            "from a brain can be better.",
-        ),
-    ]
-    if int(targets.attrs.get("random_weights", 0)):
-        blocks.insert(0, Warning("Random weights: these targets mean nothing beyond a trial run."))
-    return blocks
-
-
-def betas_blocks(betas: xr.Dataset, ceiling: ArrayLike | None) -> list[Block]:
-    """Count trials and voxels; show how reliable the voxels are."""
-    rows = [
-        {
-            "subject": str(who),
-            "trials": int((betas["subject"].values == who).sum()),
-            "pictures": len(np.unique(betas["stimulus"].values[betas["subject"].values == who])),
-            "sessions": len(np.unique(betas["session"].values[betas["subject"].values == who])),
-            "voxels": betas.sizes["voxel"],
-        }
-        for who in np.unique(betas["subject"].values)
-    ]
-    blocks: list[Block] = [Table(rows, "Single-trial responses.")]
-    if ceiling is not None:
-        figure = new_figure(4.5, 2.6)
-        axes = tidy(figure.subplots(), "noise ceiling of one trial", "voxels", "Reliability")
-        axes.hist(np.asarray(ceiling), bins=30, color=COLOURS[0])
-        caption = "Share of a single trial's variance that the picture explains, from repeats."
+            "from a brain can be better."
+        )
         blocks.append(Figure(figure, caption))
     return blocks
+
+
+def _brief(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def target_sentence(targets: xr.Dataset) -> tuple[str, ...]:
+    """Say what the brain was mapped to, for the methods paragraph, with citations."""
+    made = json.loads(targets.attrs["fingerprint"])
+    n_tokens, n_features = targets["signal"].shape[1:]
+    what = {
+        "image-autoencoder": "a small autoencoder of the training pictures",
+        "pixel-pca": "the principal components of the training pictures",
+        "open_clip": f"the CLIP image tower {made['arch']} ({made['layer']})",
+        "array-file": "embeddings that were computed elsewhere",
+        "category-attributes": f"a table of attributes ({targets.attrs.get('source', '')})",
+    }.get(made["provider"], made["provider"])
+    sentence = f"Every picture was embedded as {n_tokens} x {n_features} numbers by {what}."
+    return (sentence, "radford2021") if made["provider"] == "open_clip" else (sentence,)
 
 
 def history_figure(history: Sequence[Mapping[str, Any]], title: str = "") -> MatplotlibFigure:
@@ -94,6 +97,13 @@ def history_figure(history: Sequence[Mapping[str, Any]], title: str = "") -> Mat
                 values = [entry.get(key, np.nan) for entry in history]
                 axes.plot(values, style, color=COLOURS[style == "--"], lw=1.3)
     return figure
+
+
+def history_blocks(history: Sequence[Mapping[str, Any]], what: str) -> list[Block]:
+    """Show the losses of a training, where it had an epoch."""
+    if not history:
+        return [Text(f"No epoch of {what} was asked for.")]
+    return [Figure(history_figure(history), f"Losses of {what} by epoch.")]
 
 
 def retrieval_figure(
@@ -116,6 +126,25 @@ def retrieval_figure(
         for rank in range(k):
             _picture(grid[row, rank + 1], found[row, rank], framed=bool(right[row, rank]))
     grid[0, 0].set_title(title, fontsize=8, loc="left")
+    return figure
+
+
+def reconstruction_figure(columns: Mapping[str, ArrayLike]) -> MatplotlibFigure:
+    """Draw pictures in named columns, a trial in each row.
+
+    Parameters
+    ----------
+    columns : mapping of str to array (trial, channel, row, column)
+        In [0, 1]; columns may differ in size.
+    """
+    pictures = [np.asarray(column) for column in columns.values()]
+    n = len(pictures[0])
+    figure = new_figure(0.95 * len(pictures) + 0.2, 0.85 * n + 0.5)
+    grid = figure.subplots(n, len(pictures), squeeze=False)
+    for number, (name, column) in enumerate(zip(columns, pictures, strict=True)):
+        for row in range(n):
+            _picture(grid[row, number], column[row])
+        grid[0, number].set_title(name.replace(" ", "\n", 1), fontsize=7)
     return figure
 
 

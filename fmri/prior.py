@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from neuro.nn.prior import PriorNetwork
 
 SAMPLERS = ("ddim", "ddpm")
+MEAN = "mean"
 N_TIMES = 100
 
 
@@ -107,8 +108,9 @@ def sample(
         The condition.
     keys : sequence of str, length trial
         A trial's noise is a function of its key and `random_state`.
-    sampler : {"ddim", "ddpm"}
-        One DDIM step gives the network's estimate of the mean; more steps go towards a sample.
+    sampler : {"ddim", "ddpm", "mean"}
+        ``"mean"`` is no sample: the network's estimate of the mean (`PriorNetwork.mean`), which
+        lies nearest to the truth on average; steps, guidance and noise play no part.
     steps : int
         Of `n_times`.
     guidance : float
@@ -126,6 +128,8 @@ def sample(
     """
     if not 1 <= steps <= n_times:
         raise InputError(f"steps is {steps}; expected 1 to {n_times}")
+    if sampler == MEAN:
+        return network.mean(brain, n_times - 1)
     total = torch.zeros_like(brain)
     for number in range(n_samples):
         generators = [_generator(key, random_state, number) for key in keys]

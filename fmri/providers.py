@@ -136,6 +136,7 @@ class AutoencoderTokens(Provider):
         check_is_fitted(autoencoder, "contract_")
         self.autoencoder = autoencoder
         self.trained_on = autoencoder.trained_on_
+        self.random_weights = not autoencoder.history_  # no epoch was asked for
 
     def fingerprint(self) -> dict[str, Any]:
         """Return architecture and weights of the autoencoder."""

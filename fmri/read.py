@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from fmri.arrays import read_array, read_variables
 from fmri.derivatives import find_derivatives, read_confounds
 from fmri.read_betas import NSD_SCALE, read_betas
+from fmri.read_digits import read_digits69
 from fmri.signals import grid_attrs, labels_of, name_of, place_coords, read_signal, usable
-from fmri.trials import betas_dataset, with_labels
+from fmri.trials import betas_dataset
 from neuro.errors import DataError
 
 __all__ = [
@@ -45,6 +45,7 @@ def read_bold(
     subject: str | None = None,
     session: str | None = None,
     run: str | None = None,
+    smoothing_fwhm: float | None = None,
 ) -> xr.Dataset:
     """Read a run of BOLD images in one pass.
 
@@ -62,6 +63,9 @@ def read_bold(
         Repetition time in s, by default the header's.
     subject, session, run : str, optional
         By default those of the file name: ``sub-01``, ``ses-02``, ``run-3``.
+    smoothing_fwhm : float, optional
+        Width (mm) of a Gaussian over each whole volume, before the mask; as
+        `nilearn.image.smooth_img` has it. Only for volumes.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def read_bold(
         Where the file can't be read, is cut short or isn't 4-D, where no voxel is left, or the
         repetition time isn't known.
     """
-    values, ijk, grid, seconds = read_signal(path, mask, labels)
+    values, ijk, grid, seconds = read_signal(path, mask, labels, smoothing_fwhm)
     values, ijk, excluded = usable(values, ijk, name_of(path))
     step = t_r if t_r is not None else seconds
     if step is None or step <= 0:
@@ -89,42 +93,3 @@ def read_bold(
     }  # fmt: skip
     coords = {"time": ("time", np.arange(len(values)) * step), **place_coords(ijk, grid)}
     return xr.Dataset({"signal": (("time", "voxel"), values)}, coords, attrs)
-
-
-def read_digits69(path: str | Path) -> tuple[xr.Dataset, xr.Dataset]:
-    """Read the 100 pairs of a seen digit and its voxel pattern (van Gerven et al. 2010).
-
-    Parameters
-    ----------
-    path : path
-        ``digit69_28x28.mat``.
-
-    Returns
-    -------
-    images, betas : Dataset
-        Joined by ``stimulus`` (``digit-000`` ... in the order of training, then test set of the
-        file); ``category`` is "six" or "nine". Images are upright: the file has them column by
-        column. Voxels have no positions.
-
-    Raises
-    ------
-    DataError
-        Where it is another file.
-    """
-    from fmri.digit_study import read_digits69 as read
-    from fmri.images import images_dataset
-
-    voxels, pictures, classes = read(path)
-    names = np.array([f"digit-{n:03d}" for n in range(len(pictures))])
-    images = images_dataset(pictures[:, None], names, category=classes, source=str(path))
-    table = pd.DataFrame({"stimulus": names, "category": classes, "condition": classes})
-    table = with_labels(table, {"subject": "sub-01", "session": "ses-01", "run": "run-01"})
-    ijk = np.zeros((voxels.shape[1], 3), np.int64)
-    ijk[:, 0] = np.arange(len(ijk))
-    values, ijk, excluded = usable(voxels, ijk, str(path))
-    grid = {"affine": None, "shape": [voxels.shape[1], 1, 1], "notes": []}
-    attrs = {**grid_attrs(ijk, grid), "excluded": excluded}
-    betas = betas_dataset(
-        values, table, coords=place_coords(ijk, grid), attrs=attrs, units="a.u.", steps={}
-    )
-    return images, betas

@@ -20,7 +20,7 @@ from fmri.tables import entities, trial_table
 from fmri.trials import join_trials, with_labels
 from neuro.errors import DataError, InputError
 
-__all__ = ["NSD_SCALE", "read_betas"]
+__all__ = ["NSD_SCALE", "read_betas", "table_beside"]
 
 Floats = NDArray[np.float32]
 
@@ -193,7 +193,7 @@ def _tables(
 ) -> list[pd.DataFrame]:
     counts = [part.sizes["trial"] for part in parts]
     if trials is None:
-        found = [_beside(file) for file in files]
+        found = [table_beside(file) for file in files]
         if any(path is None for path in found):
             names = [f"trial-{number:05d}" for number in range(sum(counts))]
             return _cut(pd.DataFrame({"stimulus": names}), counts)
@@ -218,7 +218,8 @@ def _table_name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else "the trial table"
 
 
-def _beside(file: Any) -> Path | None:
+def table_beside(file: Any) -> Path | None:
+    """Return the trial table ``X_trials.tsv`` or ``.csv`` beside ``X_betas.nii.gz``, if any."""
     if not isinstance(file, str | Path):
         return None
     path = Path(file)

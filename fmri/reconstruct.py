@@ -33,6 +33,8 @@ __all__ = ["FromDecoder", "Generator", "load_generator", "reconstruct"]
 Floats = NDArray[np.float32]
 Embed = Callable[[Floats], NDArray[Any]]
 
+_EMBED = 256  # candidates embedded at once
+
 
 @runtime_checkable
 class Generator(Protocol):
@@ -185,23 +187,30 @@ def reconstruct(
     values = np.asarray(signal.values, dtype=np.float32)
     keys = trial_keys(signal)
     begin = _start(start, len(values), tuple(generator.image_shape_))
-    options = {"strength": strength, "steps": steps, "guidance": guidance}
-    rows = [(trial, k) for trial in range(len(values)) for k in range(n_candidates)]
-    seeds = np.array([trial_seeds(keys, random_state, k) for k in range(n_candidates)]).T.ravel()
-    parts: list[Floats] = []
-    blocks: Any = range(0, len(rows), batch_size)
+    options: dict[str, Any] = {"strength": strength, "steps": steps, "guidance": guidance}
+    seeds = np.array([trial_seeds(keys, random_state, k) for k in range(n_candidates)]).T
+    found = _Found(keep_candidates)
+    size = max(1, batch_size // n_candidates)  # trials at once: all candidates of a trial together
+    blocks: Any = range(0, len(values), size)
     for low in progress(blocks, "reconstructions", len(blocks)) if progress else blocks:
-        trial = np.array([t for t, _ in rows[low : low + batch_size]])
-        parts.append(
+        rows = np.arange(low, min(low + size, len(values)))
+        trial = np.repeat(rows, n_candidates)
+        own = seeds[rows].ravel().tolist()
+        parts = [
             generator.generate(
-                values[trial],
-                seeds[low : low + batch_size].tolist(),
-                start=None if begin is None else begin[trial],
-                **options,  # type: ignore[arg-type]
+                values[trial[part]],
+                own[part],
+                start=None if begin is None else begin[trial[part]],
+                **options,
             )
-        )
-    images = np.concatenate(parts).reshape(len(values), n_candidates, *parts[0].shape[1:])
-    return _chosen(images, signal, generator, embed, wanted, keep_candidates, {
+            for part in (slice(i, i + batch_size) for i in range(0, len(trial), batch_size))
+        ]
+        made = np.concatenate(parts)
+        found.add(
+            made.reshape(len(rows), n_candidates, *made.shape[1:]), embed,
+            None if wanted is None else np.asarray(wanted[rows], dtype=np.float64),
+        )  # fmt: skip
+    return _dataset(found, signal, generator, {
         **{k: v for k, v in options.items() if v is not None},
         "n_candidates": n_candidates, "random_state": random_state, "start": start is not None,
     })  # fmt: skip
@@ -287,27 +296,39 @@ def _start(start: Any, n: int, shape: tuple[int, ...]) -> Floats | None:
     return np.ascontiguousarray(resize(pictures, (shape[1], shape[2])), dtype=np.float32)
 
 
-def _chosen(
-    images: Floats,
-    signal: xr.DataArray,
-    generator: Generator,
-    embed: Embed | None,
-    wanted: Any,
-    keep: bool,
-    settings: dict[str, Any],
+class _Found:
+    """The best candidates, gathered block by block; the others are let go unless they are kept."""
+
+    def __init__(self, keep: bool) -> None:
+        self.keep = keep
+        self.pictures: list[Floats] = []
+        self.scores: list[NDArray[np.float32]] = []
+        self.candidates: list[Floats] = []
+
+    def add(self, images: Floats, embed: Embed | None, wanted: NDArray[Any] | None) -> None:
+        best = np.zeros(len(images), dtype=np.int64)
+        if embed is not None and wanted is not None:
+            scores = _cosines(images, embed, wanted)
+            best = scores.argmax(1)
+            self.scores.append(scores.astype(np.float32))
+        self.pictures.append(images[np.arange(len(images)), best])
+        if self.keep:
+            self.candidates.append(images)
+
+
+def _dataset(
+    found: _Found, signal: xr.DataArray, generator: Generator, settings: dict[str, Any]
 ) -> xr.Dataset:
     coords = {name: c for name, c in signal.coords.items() if c.dims == ("trial",)}
     dims = ("trial", "channel", "row", "column")
-    variables: dict[str, Any] = {}
-    best = np.zeros(len(images), dtype=np.int64)
-    if embed is not None and wanted is not None:
-        scores = np.stack([_cosine(embed(block), want) for block, want in _pairs(images, wanted)])
-        best = scores.argmax(1)
-        variables["score"] = (("trial", "candidate"), scores.astype(np.float32))
-        variables["chosen"] = ("trial", best)
-    variables["signal"] = (dims, images[np.arange(len(images)), best])
-    if keep:
-        variables["candidates"] = (("trial", "candidate", *dims[1:]), images)
+    variables: dict[str, Any] = {"signal": (dims, np.concatenate(found.pictures))}
+    if found.scores:
+        scores = np.concatenate(found.scores)
+        variables["score"] = (("trial", "candidate"), scores)
+        variables["chosen"] = ("trial", scores.argmax(1))
+    if found.keep:
+        candidates = np.concatenate(found.candidates)
+        variables["candidates"] = (("trial", "candidate", *dims[1:]), candidates)
     attrs = {
         "kind": "reconstructions",
         "units": "1",
@@ -317,19 +338,18 @@ def _chosen(
     return xr.Dataset(variables, coords, attrs)
 
 
-def _pairs(images: Floats, wanted: Any) -> Iterator[tuple[Floats, NDArray[Any]]]:
-    yield from zip(images, np.asarray(wanted), strict=True)
-
-
-def _cosine(embedded: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the cosines of embeddings ``(candidate, ...)`` to one, all flattened."""
-    found = np.asarray(embedded, dtype=np.float64).reshape(len(embedded), -1)
-    one = np.asarray(wanted, dtype=np.float64).ravel()
-    if found.shape[1] != one.size:
-        sizes = some([str(found.shape[1]), str(one.size)])
+def _cosines(images: Floats, embed: Embed, wanted: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the cosine of every candidate's embedding to its trial's wanted one."""
+    n, k = images.shape[:2]
+    flat = images.reshape(n * k, *images.shape[2:])
+    parts = [np.asarray(embed(flat[i : i + _EMBED])) for i in range(0, n * k, _EMBED)]
+    found = np.concatenate(parts).reshape(n, k, -1).astype(np.float64)
+    aim = wanted.reshape(n, -1)
+    if found.shape[2] != aim.shape[1]:
+        sizes = some([str(found.shape[2]), str(aim.shape[1])])
         raise ContractError(
             f"the embedding of a picture and the wanted one have other sizes: {sizes}; embed with "
             "the provider that the retrieval branch was trained on"
         )
-    norm = np.linalg.norm(found, axis=1) * np.linalg.norm(one)
-    return found @ one / np.maximum(norm, 1e-12)
+    norm = np.linalg.norm(found, axis=2) * np.linalg.norm(aim, axis=1)[:, None]
+    return np.einsum("nkf,nf->nk", found, aim) / np.maximum(norm, 1e-12)

@@ -213,8 +213,9 @@ MEASURES: dict[str, Callable[..., Floats]] = {"ncsnr": ncsnr, "split_half": spli
 def select_voxels(
     data: xr.Dataset,
     stimuli: ArrayLike,
-    threshold: float = 0.15,
+    threshold: float | None = 0.15,
     *,
+    keep: int | None = None,
     measure: str = "ncsnr",
     **settings: Any,
 ) -> xr.Dataset:
@@ -227,7 +228,9 @@ def select_voxels(
     stimuli : array_like of str
         The training stimuli; no trial of another one is looked at.
     threshold : float
-        Least value; 0.15 of ncsnr is usual for whole-cortex NSD.
+        Least value; 0.15 of ncsnr is usual for whole-cortex NSD. Not used with `keep`.
+    keep : int, optional
+        So many of the most reliable voxels, or all where there are fewer.
     measure : {"ncsnr", "split_half"}
     **settings
         Of the measure.
@@ -240,21 +243,26 @@ def select_voxels(
     Raises
     ------
     DataError
-        Where no voxel reaches the threshold.
+        Where no voxel reaches the threshold, or no stimulus has two trials.
     """
     from fmri.voxels import affine_of, places, voxel_hash
 
     if measure not in MEASURES:
         raise InputError(f"measure is '{measure}'; expected one of {', '.join(MEASURES)}")
+    if keep is None and threshold is None:
+        raise InputError("give a threshold, or how many voxels to keep")
     values = MEASURES[measure](data, stimuli, **settings)
-    keep = values >= threshold
-    if not keep.any():
+    if keep is not None:
+        chosen, rule = _best(values, keep), f"the largest {measure}"
+    else:
+        chosen, rule = values >= (threshold or 0.0), f"{measure} >= {threshold:g}"
+    if not chosen.any():
         raise DataError(
-            f"no voxel has {measure} >= {threshold:g} on the {len(np.unique(stimuli))} training "
-            f"stimuli; the best has {values.max():.3f}. Lower the threshold"
+            f"no voxel has {rule} on the {len(np.unique(stimuli))} training stimuli; the best has "
+            f"{values.max():.3f}. Lower the threshold"
         )
-    found = data.assign_coords({measure: ("voxel", values)}).isel(voxel=keep)
-    note = f"{keep.sum()} of {len(keep)} voxels with {measure} >= {threshold:g} on training stimuli"
+    found = data.assign_coords({measure: ("voxel", values)}).isel(voxel=chosen)
+    note = f"{chosen.sum()} of {len(chosen)} voxels with {rule} on training stimuli"
     attrs: dict[str, Any] = {"notes": [*data.attrs.get("notes", []), note]}
     if all(name in data.coords for name in "ijk"):
         import json
@@ -262,3 +270,11 @@ def select_voxels(
         shape = json.loads(data.attrs.get("shape", "[]"))
         attrs["mask_hash"] = voxel_hash(places(found), shape, affine_of(data))
     return found.assign_attrs(attrs)
+
+
+def _best(values: Floats, keep: int) -> NDArray[np.bool_]:
+    if keep < 1:
+        raise InputError(f"keep is {keep}; expected at least 1")
+    chosen = np.zeros(len(values), bool)
+    chosen[np.argsort(-values, kind="stable")[:keep]] = True
+    return chosen

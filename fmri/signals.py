@@ -15,7 +15,7 @@ from fmri.surfaces import is_surface, read_column_mask, read_columns
 from fmri.tables import entities
 from fmri.volumes import open_volumes, read_voxels
 from fmri.voxels import voxel_hash
-from neuro.errors import DataError
+from neuro.errors import DataError, InputError
 
 Floats = NDArray[np.float32]
 Grid = dict[str, Any]
@@ -49,11 +49,19 @@ def labels_of(
 
 
 def read_signal(
-    path: Any, mask: Any, labels: Sequence[int] | None
+    path: Any,
+    mask: Any,
+    labels: Sequence[int] | None,
+    smoothing_fwhm: float | None = None,
 ) -> tuple[Floats, NDArray[np.int64], Grid, float | None]:
     """Return values, places, what is known of the grid, and the repetition time."""
     first = path[0] if isinstance(path, list | tuple) and len(path) else path
     if is_surface(first):
+        if smoothing_fwhm is not None:
+            raise InputError(
+                f"{name_of(path)}: has no volume to smooth; leave smoothing_fwhm away, or smooth "
+                "along the surface before"
+            )
         columns = read_columns(path)
         keep = slice(None) if mask is None else read_column_mask(mask, columns, labels)
         grid: Grid = {"affine": None, "shape": [len(columns.ijk), 1, 1], "notes": []}
@@ -63,7 +71,7 @@ def read_signal(
     chosen: Mask | None = None
     if mask is not None:
         chosen = read_mask(mask, labels=labels, like=(volumes.shape, volumes.affine))
-    values, flat = read_voxels(volumes, None if chosen is None else chosen.flat)
+    values, flat = read_voxels(volumes, None if chosen is None else chosen.flat, smoothing_fwhm)
     ijk = np.column_stack(np.unravel_index(flat, volumes.shape, order="F"))
     notes = (
         ["no mask: voxels that are not 0 in the first volume"] if chosen is None else chosen.notes

@@ -22,6 +22,7 @@ from fmri.images import digit_images, pick
 from fmri.observer import Brain
 from fmri.responses import clean_responses, random_tokens
 from fmri.targets import Provider, compute_targets
+from fmri.voxels import voxel_hash
 from neuro.errors import DataError, InputError
 
 __all__ = ["Brain", "RandomTokens", "Simulation", "simulate"]
@@ -319,7 +320,7 @@ def _dataset(
         "units": "a.u.",
         "affine": json.dumps(affine.tolist()),
         "shape": json.dumps(list(shape)),
-        "mask_hash": _mask_hash(shape, ijk, affine),
+        "mask_hash": voxel_hash(ijk, shape, affine),
         "preprocessing": json.dumps([]),
         "labels": [],
         "item": "recording",
@@ -337,15 +338,6 @@ def _places(n_voxels: int) -> tuple[tuple[int, int, int], NDArray[np.int64], Flo
     affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
     affine[:3, 3] = -VOXEL_MM * (side - 1) / 2
     return (side, side, side), ijk, affine
-
-
-def _mask_hash(shape: tuple[int, ...], ijk: NDArray[np.int64], affine: Floats) -> str:
-    import hashlib
-
-    digest = hashlib.blake2b(repr(tuple(shape)).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(ijk, dtype="<i8").tobytes())
-    digest.update(np.round(affine, 4).astype("<f8").tobytes())
-    return digest.hexdigest()
 
 
 # Checks ---------------------------------------------------------------------------------------

@@ -181,6 +181,23 @@ BIBTEX: dict[str, dict[str, str]] = {
         "year": "2023",
         "doi": "10.1109/TCOMM.2023.3268286",
     },
+    "radford2021": {
+        "type": "inproceedings",
+        "author": "Radford, Alec and Kim, Jong Wook and Hallacy, Chris and Ramesh, Aditya and Goh, "
+        "Gabriel and Agarwal, Sandhini and Sastry, Girish and Askell, Amanda and Mishkin, Pamela "
+        "and Clark, Jack and Krueger, Gretchen and Sutskever, Ilya",
+        "title": "Learning transferable visual models from natural language supervision",
+        "booktitle": "International Conference on Machine Learning",
+        "year": "2021",
+    },
+    "shirakawa2024": {
+        "type": "misc",
+        "author": "Shirakawa, Ken and Nagano, Yoshihiro and Tanaka, Misato and Aoki, Shuntaro C. "
+        "and Majima, Kei and Muraki, Yusuke and Kamitani, Yukiyasu",
+        "title": "Spurious reconstruction from brain activity",
+        "year": "2024",
+        "eprint": "2405.10078",
+    },
     "scotti2023": {
         "type": "inproceedings",
         "author": "Scotti, Paul S. and Banerjee, Atmadeep and Goode, Jimmie and Shabalin, Stepan "
@@ -191,6 +208,40 @@ BIBTEX: dict[str, dict[str, str]] = {
         "booktitle": "Advances in Neural Information Processing Systems",
         "year": "2023",
         "eprint": "2305.18274",
+    },
+    "nsd": {
+        "type": "article",
+        "author": "Allen, Emily J. and St-Yves, Ghislain and Wu, Yihan and Breedlove, Jesse L. "
+        "and Prince, Jacob S. and others",
+        "title": "A massive {7T} {fMRI} dataset to bridge cognitive neuroscience and artificial "
+        "intelligence",
+        "journal": "Nature Neuroscience",
+        "year": "2022",
+    },
+    "fmriprep": {
+        "type": "article",
+        "author": "Esteban, Oscar and Markiewicz, Christopher J. and Blair, Ross W. and others",
+        "title": "{fMRIPrep}: a robust preprocessing pipeline for functional {MRI}",
+        "journal": "Nature Methods",
+        "year": "2019",
+    },
+    "mumford2012": {
+        "type": "article",
+        "author": "Mumford, Jeanette A. and Turner, Benjamin O. and Ashby, F. Gregory and "
+        "Poldrack, Russell A.",
+        "title": "Deconvolving {BOLD} activation in event-related designs for multivoxel pattern "
+        "classification analyses",
+        "journal": "NeuroImage",
+        "year": "2012",
+    },
+    "haxby2001": {
+        "type": "article",
+        "author": "Haxby, James V. and Gobbini, M. Ida and Furey, Maura L. and Ishai, Alumit and "
+        "Schouten, Jennifer L. and Pietrini, Pietro",
+        "title": "Distributed and overlapping representations of faces and objects in ventral "
+        "temporal cortex",
+        "journal": "Science",
+        "year": "2001",
     },
     "duan2020": {
         "type": "inproceedings",

@@ -60,6 +60,7 @@ Cache = Annotated[
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")]
 RUNS = Path("runs")
+_MOST_ROWS = 40  # of decoded recordings
 
 
 def main() -> None:
@@ -319,11 +320,23 @@ def _decode(encoder: Path, files: list[str], out: Path | None) -> None:
         ),
         label="decode",
     )
+    _show_notes(decoding.table(outcome.row for outcome in outcomes))
     for line in decoding.complaints(outcomes):
         console.complain(line, prefix="")
     console.say(decoding.summary(outcomes, out))
     if any(outcome.row.status == "failed" for outcome in outcomes):
         raise typer.Exit(console.FAILED)
+
+
+def _show_notes(rows: list[dict[str, Any]]) -> None:
+    """Show a line for each recording where the encoder has something to say of them."""
+    noted = [row for row in rows if row["note"] and row["status"] == "done"]
+    if not noted:
+        return
+    shown = noted[:_MOST_ROWS]
+    console.table(tuple(shown[0]), [tuple(row.values()) for row in shown])
+    if len(noted) > len(shown):
+        console.say(f"and {len(noted) - len(shown)} more, in decoded.tsv")
 
 
 @app.command()

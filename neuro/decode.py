@@ -2,26 +2,27 @@
 
 The folder of results holds, for each recording, ``<name>.zarr`` (everything) and ``<name>.tsv``
 (one line per trial, for a spreadsheet), and ``decoded.tsv``, the index that says what came of
-every recording. The index is what a later call reads to skip what is done.
+every recording. The index is what a later call reads to skip what is done. Where the encoder has
+something to show, ``<name>.html`` and a contact sheet over all recordings lie beside them.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import io
 import itertools
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuro.decode_index import INDEX, Row, read_index, replace_text, write_index
 from neuro.errors import InputError
 from neuro.runner.fingerprint import Fingerprints
+from neuro.sheet import write_page, write_sheet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,43 +31,8 @@ if TYPE_CHECKING:
 
     from neuro.encoder import Encoder
 
-INDEX = "decoded.tsv"
 ENCODER_PARTS = ("config.json", "preprocessing.json", "model.safetensors")
 COMPRESSED = (".gz", ".bz2", ".xz")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What came of one recording: a line of ``decoded.tsv``.
-
-    Attributes
-    ----------
-    name : str
-        Of ``<name>.zarr`` and ``<name>.tsv``.
-    source : str
-        The recording's absolute path.
-    status : str
-        ``"done"`` or ``"failed"``.
-    n_trials, n_seen_trials : int
-        Trials decoded, and how many of them the encoder was trained on.
-    seen_subject : bool
-        Whether the encoder was trained on other trials of a subject of this recording.
-    digest, encoder, options : str
-        Content of the recording, of the encoder, and the options: all must agree for a skip.
-    error : str
-        Why it failed.
-    """
-
-    name: str
-    source: str
-    status: str
-    n_trials: int = 0
-    n_seen_trials: int = 0
-    seen_subject: bool = False
-    digest: str = ""
-    encoder: str = ""
-    options: str = "{}"
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,11 +77,17 @@ def decode(
     from filelock import FileLock, Timeout
 
     out = Path(out)
+    check = getattr(encoder, "check_decoding", None)
+    if callable(check):
+        check(options)
     make_folder(out)
     try:
         with FileLock(out / ".decoded.lock", timeout=0):
             job = _Job(encoder, out, options, identity)
-            return [job.one(path, told) for path in files]
+            outcomes = [job.one(path, told) for path in files]
+            if job.shows is not None:
+                write_sheet(out, table(job.index.values()), f"Decoded by {encoder.name}")
+            return outcomes
     except Timeout as error:
         raise InputError(
             f"another `neuro decode` is writing to {out}; name another --out"
@@ -127,11 +99,20 @@ class _Job:
 
     def __init__(self, encoder: Encoder, out: Path, options: BaseModel, identity: str) -> None:
         self.encoder, self.out, self.options = encoder, out, options
-        text = json.dumps(options.model_dump(mode="json"), sort_keys=True)
-        self.blank = Row("", "", "failed", encoder=identity, options=text)
-        self.index = read_index(out)
+        self.shows = getattr(encoder, "show_decoded", None)
+        self.ends = (".zarr", ".tsv", *([".html"] if self.shows is not None else []))
         self.prints = Fingerprints(out / ".fingerprints.json")
+        self.blank = Row("", "", "failed", encoder=identity, options=self._options_text())
+        self.index = read_index(out)
         self.taken: set[str] = set()
+
+    def _options_text(self) -> str:
+        """Write the options as JSON, files and folders with what they hold: it may change."""
+        values = self.options.model_dump(mode="json")
+        for name, value in self.options:
+            if isinstance(value, Path) and value.exists():
+                values[name] = f"{value} {content_digest([value], self.prints)}"
+        return json.dumps(values, sort_keys=True)
 
     def one(self, path: Path, told: Callable[[Outcome], None]) -> Outcome:
         outcome = self._outcome(path, replace(self.blank, source=str(path.absolute())))
@@ -152,6 +133,9 @@ class _Job:
                 return Outcome(replace(held, source=asked.source), skipped=True)
             result = self.encoder.decode(path, self.options)
             write_result(result, self.out, asked.name)
+            if self.shows is not None:
+                blocks = self.shows(result, self.options)
+                write_page(self.out / f"{asked.name}.html", asked.name, blocks)
         except Exception as error:  # one bad file must not lose the night's work
             asked = asked if asked.name else self._named(asked)
             self._remove(asked.name)  # else an older result would pass for this one's
@@ -174,12 +158,13 @@ class _Job:
 
     def _stands(self, held: Row, asked: Row) -> bool:
         same = all(getattr(held, k) == getattr(asked, k) for k in ("digest", "encoder", "options"))
-        there = all((self.out / f"{asked.name}{end}").exists() for end in (".zarr", ".tsv"))
+        there = all((self.out / f"{asked.name}{end}").exists() for end in self.ends)
         return held.status == "done" and same and there
 
     def _remove(self, name: str) -> None:
         shutil.rmtree(self.out / f"{name}.zarr", ignore_errors=True)
-        (self.out / f"{name}.tsv").unlink(missing_ok=True)
+        for end in (".tsv", ".html"):
+            (self.out / f"{name}{end}").unlink(missing_ok=True)
 
 
 def companions(encoder: Encoder, path: Path) -> list[Path]:
@@ -205,7 +190,19 @@ def _counts(result: xr.Dataset) -> dict[str, Any]:
         "n_trials": int(result.sizes["trial"]),
         "n_seen_trials": 0 if trial is None else int(trial.values.sum()),
         "seen_subject": False if subject is None else bool(subject.values.any()),
+        "note": str(result.attrs.get("note", "")),
     }
+
+
+def table(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Say for people what came of recordings: a line for each."""
+    return [
+        {
+            "name": row.name, "status": row.status, "trials": row.n_trials,
+            "trained on": row.n_seen_trials, "note": row.note or row.error,
+        }
+        for row in rows
+    ]  # fmt: skip
 
 
 def complaints(outcomes: Sequence[Outcome]) -> list[str]:
@@ -251,7 +248,7 @@ def write_result(result: xr.Dataset, out: Path, name: str) -> None:
 
     save_dataset(result, out / f"{name}.zarr")
     table = to_table(result)
-    _replace(out / f"{name}.tsv", table.to_csv(sep="\t", index=False, float_format="%.9g"))
+    replace_text(out / f"{name}.tsv", table.to_csv(sep="\t", index=False, float_format="%.9g"))
 
 
 def to_table(result: xr.Dataset) -> pd.DataFrame:
@@ -353,39 +350,3 @@ def make_folder(out: Path) -> None:
         raise InputError(f"--out {out}: can't make this folder ({error.strerror})") from error
     if not os.access(out, os.W_OK | os.X_OK):
         raise InputError(f"--out {out}: this folder can't be written; name another")
-
-
-def read_index(out: Path) -> dict[str, Row]:
-    """Read ``decoded.tsv`` as rows by name; a missing or foreign file counts as empty."""
-    path = out / INDEX
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        lines = list(csv.DictReader(stream, delimiter="\t"))
-    if lines and set(lines[0]) != {field.name for field in fields(Row)}:
-        raise InputError(f"{path} is no index of decoded recordings; name another --out")
-    return {line["name"]: _row(line) for line in lines}
-
-
-def _row(line: dict[str, str]) -> Row:
-    values: dict[str, Any] = dict(line)
-    values["n_trials"] = int(line["n_trials"])
-    values["n_seen_trials"] = int(line["n_seen_trials"])
-    values["seen_subject"] = line["seen_subject"] == "True"
-    return Row(**values)
-
-
-def write_index(out: Path, index: dict[str, Row]) -> None:
-    """Write ``decoded.tsv`` in one rename, in the order of names."""
-    text = io.StringIO()
-    names = [field.name for field in fields(Row)]
-    writer = csv.DictWriter(text, names, delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(index[name]) for name in sorted(index))
-    _replace(out / INDEX, text.getvalue())
-
-
-def _replace(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)

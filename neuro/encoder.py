@@ -62,6 +62,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Axes of the input; a plain array of one axis less is one channel.
     parts : tuple of str
         Fitted attributes that are encoders themselves; they are saved and loaded along.
+    optional_parts : tuple of str
+        The same for such that may be None or missing.
     DecodeOptions : type
         The options model of `decode`.
     contract_ : Contract
@@ -94,6 +96,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     name: ClassVar[str] = ""
     dims: ClassVar[tuple[str, ...]] = ("trial", "channel", "time")
     parts: ClassVar[tuple[str, ...]] = ()
+    optional_parts: ClassVar[tuple[str, ...]] = ()
     DecodeOptions: ClassVar[type[BaseModel]] = DecodeOptions
     n_latents: int
 
@@ -250,6 +253,9 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         attrs = {"kind": "codes", "encoder": self.name, "source": Path(path).name}
         return codes.to_dataset(name="codes").assign_attrs(attrs)
+
+    def check_decoding(self, options: Any) -> None:
+        """Refuse options that no recording could be decoded with, before the first is read."""
 
     def save(self, folder: str | Path, card: str | None = None) -> None:
         """Save as a folder: JSON and safetensors, no code and no pickle.

@@ -257,8 +257,11 @@ def quantity(name: str) -> str:
 
     >>> quantity("erp.denoised.residual_r[beta=0.5]")
     'residual_r'
+    >>> quantity("identify.mindeye.within.six")
+    'within'
     """
-    return name.partition("[")[0].rpartition(".")[2]
+    words = name.partition("[")[0].split(".")
+    return "within" if "within" in words[-2:-1] else words[-1]
 
 
 def _ranges(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, float]]:

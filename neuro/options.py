@@ -21,7 +21,12 @@ from neuro.errors import InputError
 from neuro.runner.document import nearest
 from neuro.stage import PathKind
 
-_PATHS = {"file": "file", "files": "glob or list of files", "folder": "folder"}
+_PATHS = {
+    "file": "file",
+    "files": "glob or list of files",
+    "folder": "folder",
+    "tree": "folder",
+}
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 

@@ -82,7 +82,8 @@ def pack(encoder: Encoder) -> Packed:
         config["fitted"]["feature_names_in"] = [str(n) for n in encoder.feature_names_in_]
     arrays = {k: np.asarray(v) for k, v in encoder.state_dict_arrays().items()}
     preprocessing = encoder.contract()
-    for part in encoder.parts:
+    there = [p for p in encoder.optional_parts if getattr(encoder, p, None) is not None]
+    for part in (*encoder.parts, *there):
         inner = pack(getattr(encoder, part))
         config.setdefault("parts", {})[part] = inner[0]
         arrays.update({f"{part}/{k}": v for k, v in inner[1].items()})
@@ -106,7 +107,7 @@ def unpack(
     except (KeyError, TypeError, ValueError) as error:
         raise ContractError(f"preprocessing.json lacks or misstates {error}") from error
     parts = config.get("parts", {})
-    if set(parts) != set(encoder.parts):
+    if set(parts) - set(encoder.optional_parts) != set(encoder.parts):
         raise ContractError(f"the parts are {sorted(parts)}, expected {sorted(encoder.parts)}")
     for part, inner in parts.items():
         own = {k.removeprefix(f"{part}/"): v for k, v in arrays.items() if _is_of(part, k)}

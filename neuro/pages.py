@@ -51,6 +51,8 @@ class StageReport:
         Sentences with the citation keys of `BIBTEX` (or whole BibTeX entries).
     warnings : sequence of str
         What the stage warned of.
+    marks : sequence of str
+        What holds for all that comes of this stage or of one before it; on top of each section.
     """
 
     name: str
@@ -62,6 +64,7 @@ class StageReport:
     folders: Mapping[str, Path] = field(default_factory=dict)
     methods: Sequence[tuple[str, Sequence[str]]] = ()
     warnings: Sequence[str] = ()
+    marks: Sequence[str] = ()
 
 
 @dataclass
@@ -128,9 +131,10 @@ def _stage_row(stage: StageReport) -> dict[str, str]:
     return {key: value for key, value in row.items() if value or key != "why"}
 
 
-def _warnings(stages: Iterable[StageReport]) -> str:
-    texts = list(dict.fromkeys(f"{s.name}: {text}" for s in stages for text in s.warnings))
-    return "".join(block_html(Warning(text)) for text in texts)
+def _warnings(stages: Sequence[StageReport]) -> str:
+    marks = dict.fromkeys(text for s in stages for text in s.marks)
+    texts = dict.fromkeys(f"{s.name}: {text}" for s in stages for text in s.warnings)
+    return "".join(block_html(Warning(text)) for text in [*marks, *texts])
 
 
 def _scored(scored: Mapping[str, int]) -> str:

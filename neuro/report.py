@@ -164,14 +164,19 @@ def _add_stage(report: mne.Report, stage: StageReport, parts: _Parts, shown: set
     where = {"section": stage.name, "tags": (tag,)}
     if len(labels) > FEW_PARTS:
         html = "".join(_folded(label, parts, shown) for label in labels if label in kept)
+        html = _marks(stage) + html
         report.add_html(html, f"{len(labels)} items or members, one by one", **where)
     for label, section in parts if len(labels) <= FEW_PARTS else ():
         title = f"{section.title} · {label}" if label else section.title
-        report.add_html(_section_html(section, shown), title, **where)
+        report.add_html(_marks(stage) + _section_html(section, shown), title, **where)
     if len(labels) > MAX_PARTS:
         left = [label for label in labels if label not in kept]
         text = f"Not shown here, but stored with their results: {', '.join(left)}."
         report.add_html(text_html(text), f"{len(left)} more", **where)
+
+
+def _marks(stage: StageReport) -> str:
+    return "".join(block_html(Warning(text)) for text in stage.marks)
 
 
 def _folded(label: str, parts: _Parts, shown: set[Path]) -> str:

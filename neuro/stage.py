@@ -18,6 +18,7 @@ the functions.
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -52,19 +53,22 @@ RESERVED = ("use", "each", "sweep", "compute")
 class PathKind:
     """Marks a parameter as a path: the runner resolves it and fingerprints the content."""
 
-    kind: str  # "file", "files" or "folder"
+    kind: str  # "file", "files", "folder" or "tree"
 
 
 File = Annotated[Path, PathKind("file")]
 Files = Annotated[list[Path], PathKind("files")]
 Folder = Annotated[Path, PathKind("folder")]
+Tree = Annotated[Path, PathKind("tree")]  # a folder of which only what `Params.reads` names counts
 
 
 class Params(BaseModel):
     """Base of every stage's parameters: unknown fields are refused, values don't change.
 
     Fields typed `File`, `Files` or `Folder` are resolved by the runner (relative to the YAML
-    file, or to the working directory when given by ``--set``) and enter the key by content.
+    file, or to the working directory when given by ``--set``) and enter the key by content. A
+    `Tree` is a large folder that is resolved alike, but only the files of it that `reads` names
+    enter the key.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -126,6 +130,13 @@ class Context(Protocol):
     def warn(self, message: str) -> None:
         """Show a warning now and in the report."""
 
+    def mark(self, text: str) -> None:
+        """Say what a reader must know of this result and of all that is made of it.
+
+        It stands on top of every section of this stage and of the stages behind it, and in the
+        summary: what came of a network with random weights, for example.
+        """
+
     def scored(self, split: str) -> None:
         """Count one more scoring of the test split of that identity."""
 
@@ -144,6 +155,7 @@ class Input:
     kind: str  # "dataset", "encoder" or "table"
     many: bool  # a list: the members of a sweep
     required: bool
+    either: bool = False  # one, or a list where a sweep is wired to it
 
 
 @dataclass(frozen=True)
@@ -241,17 +253,22 @@ def _describe(
 
 def _input(stage_name: str, arg: str, hint: Any, parameter: inspect.Parameter) -> Input:
     kind, many, optional = _kind(hint)
+    either = many is None
     if kind is None:
         raise TypeError(
             f"stage '{stage_name}': the input '{arg}' must be annotated as Dataset, Encoder, "
             f"Table or a list of one of them, not {hint!r}"
         )
-    return Input(arg, kind, many, required=not optional and parameter.default is parameter.empty)
+    required = not optional and parameter.default is parameter.empty
+    return Input(arg, kind, bool(many), required, either)
 
 
-def _kind(hint: Any) -> tuple[str | None, bool, bool]:
-    """Return (kind, is a list, is optional) of an annotation."""
+def _kind(hint: Any) -> tuple[str | None, bool | None, bool]:
+    """Return (kind, is a list, is optional) of an annotation; None for one or a list."""
     args = typing.get_args(hint)
+    found = {_kind(arg)[:2] for arg in args} if isinstance(hint, types.UnionType) else set()
+    if {many for _, many in found} == {True, False} and len({kind for kind, _ in found}) == 1:
+        return next(iter(found))[0], None, False
     if type(None) in args:
         (inner,) = (a for a in args if a is not type(None))
         kind, many, _ = _kind(inner)

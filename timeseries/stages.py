@@ -164,8 +164,10 @@ class DRRFFParams(Params):
     """Weight of the term that takes the device out of backgrounds."""
     epsilon: float = Field(0.0, ge=0)
     """Below so much knowledge of the device that term rests."""
-    beta: float = Field(10.0, ge=0)
-    """Weight of the fingerprint that made signals must have."""
+    beta: float | None = Field(None, ge=0)
+    """Weight of the fingerprint that made signals must have; the preset's where null."""
+    cross: float = Field(0.0, ge=0)
+    """Ours: weight of the fingerprint that a signal made of two bursts must have."""
     fresh: float = Field(0.0, ge=0)
     """Ours: weight of a second classifier that hunts for the device in backgrounds."""
     scale: float = Field(10.0, gt=0)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -66,6 +66,15 @@ class Weights:
     softclip_temperatures: tuple[float, float] = contrastive.SOFTCLIP_TEMPERATURES
     learning_rate: float = 3e-4
     weight_decay: float = 1e-2
+
+    def scaled(self, factor: float) -> Weights:
+        """Return the same with all temperatures multiplied."""
+        first, last = self.softclip_temperatures
+        return replace(
+            self,
+            bimixco_temperature=self.bimixco_temperature * factor,
+            softclip_temperatures=(first * factor, last * factor),
+        )
 
 
 class Bank:
@@ -139,8 +148,10 @@ class MindEyeObjective(Objective):
     Notes
     -----
     A batch is ``{subject: {"x": (batch, voxel), "row": (batch,)}}``, row the number of the
-    stimulus in the bank. While validating, ``selection`` is what chooses the checkpoint: InfoNCE
-    at the last temperature and the prior's loss at fixed noise, the same in every epoch.
+    stimulus in the bank. In the stage ``"prior"`` a part may hold ``tokens``, what the prior is
+    given in place of the network's own (of cross-fitted networks, say). While validating,
+    ``selection`` is what chooses the checkpoint: InfoNCE at the last temperature and the prior's
+    loss at fixed noise, the same in every epoch.
     """
 
     monitor = "selection"
@@ -193,6 +204,9 @@ class MindEyeObjective(Objective):
         target = self.targets(rows)
         voxels = {subject: part["x"] for subject, part in batch.items()}
         mix = self._mix(voxels, state)
+        if self.stage == "prior" and all("tokens" in part for part in batch.values()):
+            given = torch.cat([part["tokens"] for part in batch.values()])
+            return self._total(self._prior_losses(given, target, state))
         if mix is not None:
             voxels = _mixed(voxels, mix)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "prior"):
@@ -203,13 +217,13 @@ class MindEyeObjective(Objective):
         if self.stage != "prior":
             losses |= self._brain_losses(code, tokens, target, wanted, mix, rows, state)
         if self.prior is not None and self.stage != "brain":
-            losses["prior"] = self._prior_loss(tokens, wanted, state)
+            losses |= self._prior_losses(tokens, wanted, state)
         return self._total(losses)
 
     def _total(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         own = self.weights
         parts = {
-            "nce": own.nce, "prior": own.prior, "anchor": own.anchor,
+            "nce": own.nce, "prior": own.prior, "first": own.prior, "anchor": own.anchor,
             "low_level": own.low_level, "selection_nce": 0.0,
         }  # fmt: skip
         total = sum(parts[k] * v for k, v in losses.items() if parts[k])
@@ -266,7 +280,7 @@ class MindEyeObjective(Objective):
             )
         return {"low_level": l1 + self.weights.auxiliary * extra}
 
-    def _prior_loss(self, tokens: Tensor, wanted: Tensor, state: State) -> Tensor:
+    def _prior_losses(self, tokens: Tensor, wanted: Tensor, state: State) -> dict[str, Tensor]:
         assert self.prior is not None  # noqa: S101 - for the type checker
         generator = state.generators[0] if state.training else _fixed(tokens.device)
         n, n_times = len(tokens), len(self.kept_signal)
@@ -277,8 +291,13 @@ class MindEyeObjective(Objective):
                 >= self.prior.sizes.condition_dropout)  # fmt: skip
         noisy = add_noise(clean, noise, self.kept_signal[time])
         kept = {"keep_brain": keep[0], "keep_image": keep[1]} if state.training else {}
-        predicted = self.prior(noisy, time, self.scale(tokens), **kept)
-        return F.mse_loss(predicted.float(), clean)
+        brain = self.scale(tokens)
+        predicted = self.prior(noisy, time, brain, **kept)
+        losses = {"prior": F.mse_loss(predicted.float(), clean)}
+        if self.prior.first is not None:
+            first = self.prior.first_estimate(brain)
+            losses["first"] = F.mse_loss(first.float(), clean)
+        return losses
 
     def _mix_epochs(self, state: State) -> int:
         if self.weights.loss == "bimixco":

@@ -40,7 +40,14 @@ class PriorSizes:
         Share of training rows whose brain tokens, and of those whose image tokens, are replaced
         by learned null tokens.
     skip : bool
-        Predict the difference from the brain's tokens, from 0 on (ours, for few trials).
+        Predict the difference from a first estimate, from 0 on (ours, for few trials). The first
+        estimate are the brain's tokens.
+    n_first : int
+        Width of an MLP over all of the brain's tokens at once that betters the first estimate; 0
+        is none (ours, with `skip`). Few trials teach it sooner than attention how the tokens of
+        real images hang together.
+    first_dropout : float
+        Inside that MLP.
     """
 
     n_width: int | None = None
@@ -49,12 +56,14 @@ class PriorSizes:
     dropout: float = 0.0
     condition_dropout: float = 0.2
     skip: bool = False
+    n_first: int = 0
+    first_dropout: float = 0.3
 
 
 PRIORS: dict[str, PriorSizes] = {
     "mindeye1": PriorSizes(),
     "mindeye2": PriorSizes(n_heads=32),
-    "small": PriorSizes(n_width=64, depth=2, n_heads=4, dropout=0.1, skip=True),
+    "small": PriorSizes(n_width=64, depth=2, n_heads=4, dropout=0.1, skip=True, n_first=256),
 }
 
 
@@ -81,6 +90,7 @@ class PriorNetwork(nn.Module):
         same = width == n_features
         self.brain_in: nn.Module = nn.Identity() if same else nn.Linear(n_features, width)
         self.image_in: nn.Module = nn.Identity() if same else nn.Linear(n_features, width)
+        self.first = _first(n_tokens * n_features, sizes) if sizes.n_first else None
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.position = nn.Parameter(torch.randn(2 * n_tokens + 1, width) / math.sqrt(width))
         self.null_brain = nn.Parameter(torch.randn(n_tokens, width) / math.sqrt(width))
@@ -116,7 +126,7 @@ class PriorNetwork(nn.Module):
         -------
         Tensor, shape (batch, token, feature)
         """
-        start = brain if self.sizes.skip else torch.zeros((), device=brain.device)
+        start = self.first_estimate(brain)
         if keep_brain is not None:
             start = start * keep_brain[:, None, None]
         brain = _kept(self.brain_in(brain), self.null_brain, keep_brain)
@@ -126,6 +136,42 @@ class PriorNetwork(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return start + self.out(self.norm(x[:, -self.n_tokens :]))
+
+    def first_estimate(self, brain: Tensor) -> Tensor:
+        """Return what the prediction starts from: 0 without `skip`.
+
+        Parameters
+        ----------
+        brain : Tensor, shape (batch, token, feature)
+
+        Returns
+        -------
+        Tensor, shape (batch, token, feature) or ()
+        """
+        if not self.sizes.skip:
+            return torch.zeros((), device=brain.device)
+        if self.first is None:
+            return brain
+        return brain + self.first(brain.flatten(1)).view_as(brain)
+
+    def mean(self, brain: Tensor, time: int = 99) -> Tensor:
+        """Estimate the mean of the image's tokens: what is predicted without seeing noisy ones.
+
+        The learned null tokens, known from the condition dropout, stand in for the image.
+
+        Parameters
+        ----------
+        brain : Tensor, shape (batch, token, feature)
+        time : int
+            The step of pure noise, the last one.
+
+        Returns
+        -------
+        Tensor, shape (batch, token, feature)
+        """
+        hidden = torch.zeros(len(brain), dtype=torch.bool, device=brain.device)
+        moment = torch.full((len(brain),), time, device=brain.device)
+        return self(torch.zeros_like(brain), moment, brain, keep_image=hidden)
 
     def guided(self, noisy: Tensor, time: Tensor, brain: Tensor, scale: float = 1.0) -> Tensor:
         """Predict with guidance, ``null + scale (conditional - null)``.
@@ -172,6 +218,16 @@ def _kept(tokens: Tensor, null: Tensor, keep: Tensor | None) -> Tensor:
     if keep is None:
         return tokens
     return torch.where(keep[:, None, None], tokens, null.to(tokens.dtype))
+
+
+def _first(size: int, sizes: PriorSizes) -> nn.Sequential:
+    n, drop = sizes.n_first, nn.Dropout(sizes.first_dropout)
+    last = nn.Linear(n, size)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        nn.Linear(size, n), nn.GELU(), drop, nn.Linear(n, n), nn.GELU(), drop, last
+    )
 
 
 class _Layer(nn.Module):

@@ -58,6 +58,7 @@ class RunContext:
         self._tables: list[Any] = []
         self._methods: list[tuple[str, tuple[str, ...]]] = []
         self._warnings: list[str] = []
+        self._marks: list[str] = []
         self._scored: dict[str, int] = {}
 
     @property
@@ -147,6 +148,12 @@ class RunContext:
             self._warnings.append(message)
             self._reporter.warn(f"{self.name}: {message}")
 
+    def mark(self, text: str) -> None:
+        """Put a warning on every section of this stage and of those behind it."""
+        if text not in self._marks:
+            self._marks.append(text)
+            self._reporter.warn(f"{self.name}: {text}")
+
     def scored(self, split: str) -> None:
         """Count one more scoring of a test split."""
         self._scored[split] = self._scored.get(split, 0) + 1
@@ -161,6 +168,7 @@ class RunContext:
         notes = {
             "methods": [[sentence, list(cited)] for sentence, cited in self._methods],
             "warnings": self._warnings,
+            "marks": self._marks,
             "scored": self._scored,
         }
         write_json(self._folder / "notes.json", notes)

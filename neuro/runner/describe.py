@@ -23,7 +23,9 @@ def heading(stage: Stage) -> str:
 
 
 def _kind(entry: Input) -> str:
-    kind = f"list of {entry.kind}s, the members of a sweep" if entry.many else entry.kind
+    members = f"list of {entry.kind}s, the members of a sweep"
+    kind = members if entry.many else entry.kind
+    kind = f"{entry.kind}, or {members}" if entry.either else kind
     return kind if entry.required else f"{kind}, may be left out"
 
 

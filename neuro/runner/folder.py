@@ -214,15 +214,17 @@ def gather_metrics(done: list[Done], store: Store) -> dict[str, Any]:
 
 
 def notes(done: Done, store: Store) -> dict[str, Any]:
-    """Return the methods sentences and warnings of a stage, each once."""
+    """Return the methods sentences, warnings and marks of a stage, each once."""
     methods: dict[str, list[str]] = {}
     warnings: dict[str, None] = {}
+    marks: dict[str, None] = {}
     for label, ref in done.results():
         read = read_json(store.folder(ref) / "notes.json") or {}
         methods.update(dict(read.get("methods", [])))
         prefix = f"{label['item']}: " if "item" in label else ""
         warnings.update({f"{prefix}{text}": None for text in read.get("warnings", [])})
-    return {"methods": list(methods.items()), "warnings": list(warnings)}
+        marks.update(dict.fromkeys(read.get("marks", [])))
+    return {"methods": list(methods.items()), "warnings": list(warnings), "marks": list(marks)}
 
 
 def methods_text(done: list[Done], store: Store) -> str:

@@ -95,6 +95,6 @@ def expand_all(value: Any, base: Path, kind: str) -> Any:
         return paths
     if len(paths) != 1:
         raise ValueError(f"expected one {kind}, '{value}' matches {len(paths)}")
-    if kind == "folder" and not paths[0].is_dir():
+    if kind in ("folder", "tree") and not paths[0].is_dir():
         raise ValueError(f"expected a folder, {paths[0]} is a file")
     return paths[0]

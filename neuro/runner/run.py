@@ -219,7 +219,7 @@ def build_report(path: Path, store: Store, done: list[Done], kept: Path | None) 
     report = build(
         path / REPORT,
         title=provenance.get("name", path.name),
-        stages=[_stage_report(one, store) for one in done],
+        stages=_stage_reports(done, store),
         metrics=read_json(path / "metrics.json"),
         scored=store.scored(),
         workflow=(path / "resolved.yaml").read_text("utf-8"),
@@ -231,7 +231,17 @@ def build_report(path: Path, store: Store, done: list[Done], kept: Path | None) 
     return report
 
 
-def _stage_report(done: Done, store: Store) -> Any:
+def _stage_reports(done: list[Done], store: Store) -> list[Any]:
+    """Return what the report shows of each stage; marks are handed on to what is made of it."""
+    reports: dict[str, Any] = {}
+    for one in done:
+        sources = [name for wire in one.node.wires.values() for name in wire.sources]
+        inherited = [text for name in sources if name in reports for text in reports[name].marks]
+        reports[one.node.name] = _stage_report(one, store, inherited)
+    return list(reports.values())
+
+
+def _stage_report(done: Done, store: Store, inherited: Sequence[str]) -> Any:
     from neuro.report import StageReport
 
     told = notes(done, store)
@@ -246,6 +256,7 @@ def _stage_report(done: Done, store: Store) -> Any:
         folders={label_text(lab): store.folder(ref) / "report" for lab, ref in done.results()},
         methods=told["methods"],
         warnings=told["warnings"],
+        marks=list(dict.fromkeys([*inherited, *told["marks"]])),
     )
 
 

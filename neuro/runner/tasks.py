@@ -209,7 +209,9 @@ def _input_key(source: Source, content: str | None) -> Any:
 def _read_by(params: Params, stage: str) -> list[Path]:
     """Return every file that a stage reads according to its parameters."""
     found: list[Path] = []
-    for where in paths.path_fields(type(params)):
+    for where, kind in paths.path_fields(type(params)).items():
+        if kind == "tree":  # large; the stage names what it reads of it
+            continue
         value = paths.get(params, where)
         found += value if isinstance(value, list) else [value] if value is not None else []
     try:

@@ -156,21 +156,26 @@ class _Wiring:
         sources = [self.nodes[ref.value] for ref in refs if ref.value in self.nodes]
         for ref, source in zip(refs, sources, strict=False):
             self._check_kind(draft, wanted, ref, source)
-        if wanted.many or len(sources) != len(refs):
+        listed = len(sources) > 1 or any(s.many and not self._aligned(s, each) for s in sources)
+        if wanted.many or len(sources) != len(refs) or (wanted.either and listed):
             return Wire(tuple(source.name for source in sources), True)
         return self._single(draft, wanted, node, sources, each)
 
-    def _single(
-        self, draft: Draft, wanted: Input, node: yaml.Node, sources: list[Node], each: Each | None
-    ) -> Wire:
-        (source, *others) = sources
-        aligned = (
+    def _aligned(self, source: Node, each: Each | None) -> bool:
+        """Whether members of a source go along with those of `each`."""
+        return (
             source.many
             and each is not None
             and each.over == "members"
             and each.source is not None
             and self.origins[source.name] == self.origins[each.source]
         )
+
+    def _single(
+        self, draft: Draft, wanted: Input, node: yaml.Node, sources: list[Node], each: Each | None
+    ) -> Wire:
+        (source, *others) = sources
+        aligned = self._aligned(source, each)
         if others:
             self._note(node, draft, wanted.name, f"expected one {wanted.kind}, found a list")
         elif source.many and not aligned:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from typer.testing import CliRunner
 
 from fmri.categories import decode_categories, nearest_category, z_score_runs
+from fmri.category_study import mindeye_regressor
 from fmri.providers import haxby_attributes
+from neuro.cli import app
 from neuro.errors import DataError, InputError
 
 CATEGORIES = list(haxby_attributes().table.index)
@@ -37,9 +42,12 @@ def test_categories_are_decoded_with_intervals_over_runs():
         "category.linear.accuracy",
         "category.onehot.accuracy",
         "category.ridge.accuracy",
+        "category.shuffled.accuracy",
         "category.ridge.over_linear",
         "category.ridge.over_onehot",
     }
+    shuffled = scores.estimates["category.shuffled.accuracy"]
+    assert shuffled.value == pytest.approx(1 / 8, abs=0.08)
     assert_allclose(scores.confusion("ridge").sum(axis=1), 1)
     assert_allclose(
         np.diag(scores.confusion("ridge")).mean(), (scores.predicted["ridge"] == category).mean()
@@ -87,3 +95,38 @@ def test_constant_voxels_become_zero():
     assert np.all(z_score_runs(np.full((4, 1), 7.0), list("aabb")) == 0)
     table = pd.DataFrame({"a": [1.0, -1.0], "b": [1.0, 1.0]}, ["x", "y"])
     assert nearest_category([[1.0, 1.0], [-1.0, 0.9]], table).tolist() == ["x", "y"]
+
+
+def test_mindeye_finds_categories_through_attributes():
+    """Its parts see training runs only, and blocks of one category share a target."""
+    X, category, run, table = blocks(n_runs=4, signal=2.0)
+    method = mindeye_regressor(n_members=1, max_epochs=2, device="cpu")
+    scores = decode_categories(X, category, run, table, methods={"mindeye": method}, n_boot=100)
+    accuracy = scores.estimates["category.mindeye.accuracy"]
+    assert accuracy.above(accuracy.chance)
+
+
+def test_haxby_from_images_to_numbers(neuro_data, tmp_path):
+    """The shipped workflow on the real runs, with a short training."""
+    if not (neuro_data / "fmri-haxby2001").is_dir():
+        pytest.skip("NEURO_DATA has no fmri-haxby2001")
+    sets = ("categories.max_epochs=1", "categories.n_members=1", "categories.n_boot=100")
+    words = [word for text in sets for word in ("--set", text)]
+    done = CliRunner().invoke(app, ["run", "fmri-haxby", "--out", str(tmp_path), *words])
+    assert done.exit_code == 0, done.output
+    run = tmp_path / "fmri-haxby"
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = metrics.get("metrics", metrics)
+    assert metrics["category.linear.accuracy"]["value"] == pytest.approx(0.625, abs=0.03)
+    for name in ("mindeye", "ridge", "onehot"):
+        found = metrics[f"category.{name}.accuracy"]
+        assert found["chance"] == 0.125
+        assert found["n"] == 9
+        assert found["low"] > 0.3
+    assert metrics["category.shuffled.accuracy"]["value"] < 0.2
+    assert metrics["voxels.kept"]["value"] == 530
+    report = (run / "report.html").read_text()
+    for text in ("MindEye to attributes", "shuffled labels", "rows sum to one", "animacy"):
+        assert text in report
+    answers = pd.read_parquet(run / "predictions.parquet")
+    assert len(answers) == 72 * 4

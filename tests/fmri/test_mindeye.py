@@ -127,10 +127,10 @@ def test_outputs_keep_coordinates_and_kind(study, fitted):
 
 
 def test_repeats_are_single_and_splits_are_by_stimulus(study):
-    from fmri.fitting import _match
+    from fmri.fit_data import match
 
     values, train, _ = study
-    data = _match(MindEye(**QUICK), as_subjects(train), targets(values), None)
+    data = match(MindEye(**QUICK), as_subjects(train), targets(values), None)
     rows = data.rows[0]
     assert len(data.train[0]) + len(data.held[0]) == 360
     assert not set(rows[data.train[0]]) & set(rows[data.held[0]])
@@ -351,13 +351,13 @@ def hits(Z, true):
 def simulated(truth, seed, n_subjects=1):
     """Betas z-scored by session: (training, test) of every subject, and the targets."""
     pytest.importorskip("himalaya")
-    from fmri.parts import z_scored
+    from fmri.sessions import standardize_sessions
     from fmri.simulate import simulate
 
     study = simulate(truth=truth, seed=seed, n_subjects=n_subjects, n_test=200)
     parts = []
     for one in study.betas:
-        data = z_scored(one, study.train)
+        data, _ = standardize_sessions(one, study.train)
         names = data.stimulus.values.astype(str)
         parts.append([data.isel(trial=np.isin(names, part)) for part in (study.train, study.test)])
     return parts, study.targets
@@ -366,39 +366,6 @@ def simulated(truth, seed, n_subjects=1):
 def of_stimuli(y, data):
     where = {name: row for row, name in enumerate(y.stimulus.values.astype(str))}
     return y.signal.values.astype("f4")[[where[str(s)] for s in data.stimulus.values]]
-
-
-def gain_over_ridge(truth, seed):
-    """Differences of hits (direction, test image) between MindEye and tuned ridge."""
-    from fmri.baselines import TunedRidge
-
-    [(train, test)], y = simulated(truth, seed)
-    ridge_model = TunedRidge().fit(
-        train.signal.values, of_stimuli(y, train), stimulus=train.stimulus.values
-    )
-    linear = average_repeats(ridge_model.predict_array(test.signal))
-    model = MindEye(device="cpu", prior=False).fit(train, y)
-    Z = average_repeats(model.transform(test))
-    return hits(Z, of_stimuli(y, Z)) - hits(linear, of_stimuli(y, linear))
-
-
-def test_small_mindeye_beats_ridge_where_the_brain_is_not_linear():
-    there, back = gain_over_ridge("nonlinear", 0).mean(1)
-    assert there > 0.1
-    assert back > -0.02
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("truth", ["linear", "nonlinear"])
-def test_small_mindeye_against_ridge_in_three_seeds(truth):
-    gains = np.concatenate([gain_over_ridge(truth, seed) for seed in range(3)], axis=1)
-    if truth == "linear":
-        assert (gains.mean(1) > -0.02).all()
-        return
-    rng = np.random.default_rng(0)
-    drawn = [gains[:, rng.integers(gains.shape[1], size=gains.shape[1])] for _ in range(1000)]
-    low = np.percentile([d.mean(1) for d in drawn], 2.5, axis=0)
-    assert (low > 0).all()
 
 
 def test_torch_is_left_as_it_was(study):

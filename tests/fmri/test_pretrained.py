@@ -104,6 +104,39 @@ def test_the_shortened_schedule_is_that_of_image_to_image(saved: dict[str, Path]
     assert len(scheduler.timesteps) == 20
 
 
+def test_the_stage_reconstructs_by_a_pretrained_pipeline(
+    saved: dict[str, Path], tmp_path: Path
+) -> None:
+    from fmri.images import digit_images
+    from fmri.mindeye import MindEye
+    from fmri.parts import stimuli_of, with_parts
+    from fmri.picture_stages import ReconstructParams, reconstruct
+    from fmri.simulate import simulate
+    from neuro.runner.context import RunContext
+    from neuro.runner.progress import Reporter
+
+    images = with_parts(digit_images(digits=[6, 9]).isel(trial=slice(0, 40)), 0.1, seed=0)
+    test = stimuli_of(images, "test")
+    study = simulate(images, n_train=36, test=test, n_voxels=20, n_tokens=1, n_features=WIDTH)
+    encoder = MindEye(max_epochs=1, prior=False, device="cpu").fit(study.betas[0], study.targets)
+    params = ReconstructParams(
+        by=["pretrained"], tokens="backbone", steps=2, n_candidates=4, n_boot=100, device="cpu",
+        pretrained={"folder": saved["stable-unclip"]},
+    )  # fmt: skip
+    context = RunContext("r", "key", tmp_path, tmp_path / "s", 1, {}, Reporter(False))
+    made = reconstruct(
+        betas=study.betas[0], targets=study.targets, images=images, encoder=encoder,
+        params=params, context=context,
+    )  # fmt: skip
+    context.finish()
+    assert made.signal.shape == (len(test), 3, SIDE, SIDE)
+    assert "stable-unclip" in made.attrs["generator"]
+    notes = json.loads((tmp_path / "notes.json").read_text())
+    assert "nothing can choose among candidates" in notes["warnings"][0]  # targets embed no picture
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["reconstruct.ridge.pixcorr"]["value"] is not None  # by the same pipeline
+
+
 def test_tokens_of_another_space_are_refused(generator: Pretrained) -> None:
     with pytest.raises(ContractError, match=r"the tokens have the shape \(2, 3\).*expects"):
         generator.generate(np.zeros((1, 2, 3), np.float32), [0])

@@ -16,7 +16,7 @@ from fmri.read import NSD_SCALE, find_derivatives, read_betas, read_bold, read_c
 from fmri.tables import entities
 from fmri.volumes import open_volumes
 from neuro.data import open_dataset, save_dataset
-from neuro.errors import ContractError, DataError
+from neuro.errors import ContractError, DataError, InputError
 
 AFFINE = np.array([[-2.0, 0, 0, 60], [0, 2, 0, -30], [0, 0, 2, 5], [0, 0, 0, 1]])
 SHAPE = (5, 4, 3)
@@ -65,6 +65,19 @@ def test_slope_and_intercept_of_the_header_are_applied(tmp_path):
     bold = read_bold(path, mask_image()[0])
     expected = nibabel.load(path).get_fdata()[mask_image()[1]].T
     assert_allclose(bold["signal"].values, expected, rtol=1e-6)
+
+
+def test_smoothing_is_that_of_nilearn(tmp_path):
+    from nilearn.image import smooth_img
+
+    path = save(volume(), tmp_path / "a.nii.gz", slope=(0.5, 7.0))
+    mask, inside = mask_image()
+    found = read_bold(path, mask, smoothing_fwhm=4.0)["signal"].values
+    expected = smooth_img(str(path), 4.0).get_fdata()[inside].T
+    assert_allclose(found, expected, rtol=1e-5)
+    (tmp_path / "hemi-L.func.gii").write_bytes(b"")
+    with pytest.raises(InputError, match="no volume to smooth"):
+        read_bold(tmp_path / "hemi-L.func.gii", smoothing_fwhm=4.0)
 
 
 def test_times_in_milliseconds_and_missing_ones(tmp_path):

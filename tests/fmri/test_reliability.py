@@ -73,6 +73,10 @@ def test_selection_keeps_places_and_says_so():
     assert found.attrs["mask_hash"] != "old"
     assert "voxels with split_half >= 0.9" in found.attrs["notes"][-1]
     assert (found["split_half"].values >= 0.9).all()
+    best = select_voxels(data, NAMES, keep=3)
+    assert best["i"].values.tolist() == [3, 4, 5]  # the signal grows with i
+    assert "3 of 6 voxels with the largest ncsnr" in best.attrs["notes"][-1]
+    assert select_voxels(data, NAMES, keep=99).sizes["voxel"] == 6
     with pytest.raises(DataError, match="the best has"):
         select_voxels(data, NAMES, 99)
     with pytest.raises(InputError, match="measure is 'r2'"):

@@ -10,15 +10,18 @@ import pytest
 from typer.testing import CliRunner
 
 import neuro
+from fmri.gallery import open_gallery
 from fmri.images import digit_images
-from fmri.parts import ceiling_of, stimuli_of, trials_of, with_parts, z_scored
+from fmri.parts import stimuli_of, trials_of, with_parts
 from fmri.simulate import simulate
 from neuro.cli import app
 from neuro.data import open_dataset
 from neuro.errors import DataError, InputError
 
 SHORT = {
-    "images.n_images": 120, "images.size": 8, "targets.max_epochs": 3, "targets.n_features": 4,
+    "images.n_images": 120, "images.size": 8, "autoencoder.max_epochs": 3,
+    "autoencoder.n_features": 4, "generator.max_epochs": 2, "reconstruction.n_boot": 100,
+    "reconstruction.n_candidates": 2,
     "betas.simulate.n_voxels": 80, "betas.simulate.ceiling": 0.5, "encoder.max_epochs": 3,
     "encoder.prior_max_epochs": 2, "encoder.device": "cpu", "retrieval.n_boot": 100,
 }  # fmt: skip
@@ -46,9 +49,33 @@ def test_retrieval_has_the_metrics_that_are_promised(run: Path) -> None:
     assert metrics["identify.mindeye.pairwise"]["value"] > 0.7
     assert metrics["ceiling.median"]["value"] == pytest.approx(0.5, abs=0.2)
     assert metrics["voxels.kept"]["value"] == 80
+    for name in ("", ".nearest", ".ridge", ".decoder", ".gallery", ".shuffled"):
+        for metric in ("pixcorr", "ssim"):
+            assert 0 < metrics[f"reconstruct{name}.{metric}"]["value"] <= 1
+    own, others = (metrics[f"reconstruct{n}.pixcorr"]["value"] for n in ("", ".shuffled"))
+    assert own > others
+    assert metrics["reconstruct.clip"]["value"] is None  # its weights are missing: no number
+    assert metrics["identify.reconstruction.pairwise"]["chance"] == 0.5
     text = (run / "report.html").read_text()
-    for title in ("Pictures", "Targets", "Betas", "Training", "Retrieval"):
+    for title in ("Pictures", "Targets", "Betas", "Training", "Retrieval", "Reconstructions"):
         assert title in text
+    assert "weights of ViT-L-14-quickgelu missing" in text
+    assert "Random weights" not in text
+
+
+def test_pictures_of_the_workflow_fit_together(run: Path) -> None:
+    images = open_dataset(run / "images", load=True)
+    made = open_dataset(run / "reconstruction", load=True)
+    assert sorted(made.stimulus.values) == sorted(stimuli_of(images, "test"))
+    assert set(made.nearest.values) <= set(stimuli_of(images, "train"))
+    gallery = open_gallery(run / "gallery")
+    assert len(gallery) == 120
+    encoder = neuro.load(run / "encoder")
+    gallery.check(encoder.target_["fingerprint"])
+    held = images.isel(trial=images.part.values == "test")
+    for network in (encoder.decoder_, neuro.load(run / "generator")):
+        network.refuse_seen(held)
+        assert len(network.trained_on_) == 96
 
 
 def test_no_trial_of_a_test_picture_was_trained_on(run: Path) -> None:
@@ -79,33 +106,31 @@ def test_parts_keep_the_categories_and_never_share_a_picture() -> None:
         trials_of(simulate(n_train=20, n_test=5, n_voxels=10).betas[0], np.array(["nothing"]))
 
 
-def test_z_scores_know_training_trials_only() -> None:
-    study = simulate(n_train=60, n_test=20, n_voxels=30, n_repeats=2, n_sessions=3, seed=1)
-    betas = study.betas[0]
-    found = z_scored(betas, study.train)
-    training = np.isin(betas["stimulus"].values, study.train)
-    for session in np.unique(betas["session"].values):
-        rows = (betas["session"].values == session) & training
-        np.testing.assert_allclose(found["signal"].values[rows].mean(0), 0, atol=1e-5)
-        np.testing.assert_allclose(found["signal"].values[rows].std(0), 1, atol=1e-4)
-    spoilt = betas.copy(deep=True)
-    values = spoilt["signal"].values
-    values[~training] += 100
-    other = z_scored(spoilt, study.train)
-    np.testing.assert_allclose(other["signal"].values[training], found["signal"].values[training])
-    with pytest.raises(DataError, match="too few for a z-score"):
-        z_scored(betas, study.train[:1])
+MARKED = """
+version: 1
+name: marked
+stages:
+  images: {use: fmri-images, n_images: 60, size: 8}
+  targets:
+    use: fmri-targets
+    images: ${images}
+    provider: open_clip
+    open_clip: {arch_file: tiny.json}
+  gallery: {use: fmri-gallery, targets: "${targets}", images: "${images}"}
+"""
 
 
-def test_the_noise_ceiling_is_that_of_the_simulation() -> None:
-    study = simulate(
-        n_train=300, n_test=10, n_voxels=200, n_repeats=3, ceiling=0.4, dead=0.0,
-        session_gain=0.0, session_offset=0.0, seed=2,
-    )  # fmt: skip
-    found = ceiling_of(study.betas[0], study.train)
-    truth = study.betas[0]["true_ceiling"].values
-    assert found is not None
-    assert np.corrcoef(found, truth)[0, 1] > 0.9
-    assert found.mean() == pytest.approx(truth.mean(), abs=0.03)
-    once = simulate(n_train=30, n_test=5, n_voxels=10, n_test_repeats=1)
-    assert ceiling_of(once.betas[0], once.train) is None
+def test_random_weights_stand_on_every_section_behind_them(tmp_path: Path) -> None:
+    pytest.importorskip("open_clip")
+    vision = {"image_size": 16, "layers": 2, "width": 24, "patch_size": 8, "head_width": 8}
+    (tmp_path / "tiny.json").write_text(json.dumps({"embed_dim": 12, "vision_cfg": vision}))
+    (tmp_path / "marked.yaml").write_text(MARKED)
+    words = ["run", str(tmp_path / "marked.yaml"), "--out", str(tmp_path / "runs")]
+    for _ in range(2):  # computed, and from the cache
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        text = (tmp_path / "runs" / "marked" / "report.html").read_text()
+        warning = 'role="alert">Random weights'
+        assert text.count(warning) == 3  # summary, targets, gallery; not the pictures
+        after = text[text.index("Embeddings pooled by") - 600 : text.index("Embeddings pooled by")]
+        assert warning in after

@@ -356,12 +356,18 @@ def test_wrong_input_of_run_ends_with_2(study: Path, tmp_path: Path) -> None:
         assert "blocked" in err
 
 
+def heed_ctrl_c() -> None:
+    """Undo what a shell did that runs the tests in the background: it has Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_with_130_and_one_line(study: Path, tmp_path: Path) -> None:
     words = ["run", study / "study.yaml", "--set", "scaled.wait=60"]
     command = [str(SCRIPT), *map(str, words), "--set", f"scaled.trace={tmp_path / 'trace'}"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(TOY), stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=tmp_path, env=environment(TOY), stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_ctrl_c,
+    )  # fmt: skip
     for _ in range(300):
         if (tmp_path / "trace").exists():
             break

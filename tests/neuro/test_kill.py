@@ -99,6 +99,8 @@ def test_ctrl_c_ends_quickly_and_keeps_what_was_done(study, tmp_path, n_jobs):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background has Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert wait_until(trace.exists)
     process.send_signal(signal.SIGINT)

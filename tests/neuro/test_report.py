@@ -396,3 +396,16 @@ def test_an_earlier_report_may_be_missing_or_foreign(
     foreign.write_bytes(b"\xff\xfe")
     for reuse in (tmp_path / "none.html", foreign):
         assert "Summary" in build(tmp_path / "r.html", stages, reuse=reuse).read_text("utf-8")
+
+
+def test_marks_stand_on_every_section_and_in_the_summary(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write_section(tmp_path / name, f"Of the {name}", [Text("text")])
+    stages = [
+        StageReport("plain", folders={"": tmp_path / "first"}),
+        StageReport("marked", folders={"": tmp_path / "first", "b": tmp_path / "second"},
+                    marks=[f"random {EVIL}"]),
+    ]  # fmt: skip
+    text = build(tmp_path / "report.html", stages).read_text("utf-8")
+    assert text.count('role="alert">random') == 3  # the summary, and two sections of one stage
+    assert not [script for script in Tags(text).scripts if "taken" in script]

@@ -159,8 +159,8 @@ def test_hand_made_features_find_the_carrier_and_tell_devices():
     assert np.isfinite(features).all()
     plain = ~data["unseen"].values
     assert np.corrcoef(features[plain, 0], data["cfo"].values[plain] / 1e3)[0, 1] > 0.9
-    rows = [np.flatnonzero((data["part"].values == p) & plain & ~data["later"].values
-                           & (data["group"].values == "known")) for p in ("train", "test")]  # fmt: skip
+    own = plain & ~data["later"].values & (data["group"].values == "known")
+    rows = [np.flatnonzero((data["part"].values == p) & own) for p in ("train", "test")]
     hand = HandFeatures(4e6).fit(data["signal"].values[rows[0]], data["device"].values[rows[0]])
     right = hand.predict(data["signal"].values[rows[1]]) == data["device"].values[rows[1]]
     assert right.mean() > 0.5  # chance 1/6

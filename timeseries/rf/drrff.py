@@ -28,11 +28,20 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-PRESETS: dict[str, dict[str, int]] = {
-    "small": {"n_latents": 64, "width": 4, "unet_width": 4, "max_epochs": 30, "batch_size": 128},
-    "paper": {"n_latents": 512, "width": 18, "unet_width": 64, "max_epochs": 50, "batch_size": 256},
-}
-"""Sizes and training: of the paper (for a GPU), and ours for a CPU."""
+PRESETS: dict[str, dict[str, float]] = {
+    "small": {
+        "n_latents": 64, "width": 4, "unet_width": 4, "max_epochs": 30, "batch_size": 128,
+        "beta": 1.0, "residual": True,
+    },
+    "paper": {
+        "n_latents": 512, "width": 18, "unet_width": 64, "max_epochs": 50, "batch_size": 256,
+        "beta": 10.0, "residual": False,
+    },
+}  # fmt: skip
+"""Sizes, training and weights: of the paper (for a GPU), and ours for a CPU.
+
+The small U-Nets add their output to their input: in a few hundred steps they would not learn to
+pass a signal through."""
 
 _BATCH = 256
 
@@ -67,9 +76,11 @@ class DRRFF(Encoder):
     augmentation : {"none", "awgn", "fir", "awgn_fir"}
         Of the training bursts, see `timeseries.rf.augment`.
     lam, alpha, epsilon, beta : float
-        Weights of the paper, see `timeseries.rf.objective.Weights`.
-    fresh : float
-        Ours: weight of a second classifier that hunts for the device in backgrounds.
+        Weights of the paper, see `timeseries.rf.objective.Weights`; beta is the preset's where it
+        is None.
+    cross, fresh : float
+        Ours: weights of the fingerprint that a signal made of two bursts must have, and of a
+        second classifier that hunts for the device in backgrounds.
     scale, margin : float
         Of the cosine softmax; a margin of 0.5 is ArcFace's.
     n_latents, width, unet_width : int, optional
@@ -112,7 +123,8 @@ class DRRFF(Encoder):
         lam: float = 0.5,
         alpha: float = 10.0,
         epsilon: float = 0.0,
-        beta: float = 10.0,
+        beta: float | None = None,
+        cross: float = 0.0,
         fresh: float = 0.0,
         scale: float = 10.0,
         margin: float = 0.0,
@@ -134,6 +146,7 @@ class DRRFF(Encoder):
         self.alpha = alpha
         self.epsilon = epsilon
         self.beta = beta
+        self.cross = cross
         self.fresh = fresh
         self.scale = scale
         self.margin = margin
@@ -252,9 +265,11 @@ class DRRFF(Encoder):
         sizes = Sizes(
             self.contract_.shape[-1], len(self.classes_), self._size("n_latents"),
             self._size("width"), self._size("unet_width"),
+            bool(PRESETS[self.preset]["residual"]),
         )  # fmt: skip
         lam = self.lam if self.disentangle else 0.0
-        weights = Weights(lam, self.alpha, self.epsilon, self.beta, self.fresh)
+        beta = PRESETS[self.preset]["beta"] if self.beta is None else self.beta
+        weights = Weights(lam, self.alpha, self.epsilon, beta, self.cross, self.fresh)
         return Objective(
             sizes, weights, augmentation=self.augmentation, scale=self.scale, margin=self.margin,
             learning_rate=self.learning_rate,

@@ -36,7 +36,6 @@ class Sizes:
     width: int
     unet_width: int
     residual: bool = False
-    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Weights:
         Below so much knowledge of the device the adversarial term rests.
     beta : float
         Of the fingerprint that the made signal must have.
-    swap : float
+    cross : float
         Ours: of the fingerprint that a signal made of *two* bursts must have. Without it G may
         find what it needs in a background that only seems empty, and pass the fingerprint by.
     fresh : float
@@ -65,7 +64,7 @@ class Weights:
     alpha: float = 10.0
     epsilon: float = 0.0
     beta: float = 10.0
-    swap: float = 0.0
+    cross: float = 0.0
     fresh: float = 0.0
 
 
@@ -94,7 +93,6 @@ class DRRFF(Objective):
     ) -> None:  # fmt: skip
         super().__init__()
         self.weights, self.augmentation, self.learning_rate = weights, augmentation, learning_rate
-        self.noise = sizes.noise
         self.f = Extractor(sizes.n_samples, sizes.width, sizes.n_latents)
         self.head = CosineHead(sizes.n_latents, sizes.n_devices, scale, margin)
         self.q: UNet | None = None
@@ -145,11 +143,8 @@ class DRRFF(Objective):
         """Return the background signals of records; with a state, noise of its generator."""
         assert self.q is not None  # noqa: S101 - for the type checker
         shape = (len(x), *self.q.shape)
-        if state is None:
-            return self.q(x, x.new_zeros(shape))
-        if self.noise > 0:
-            x = x + self.noise / 2**0.5 * state.normal((1, *x.shape), x)[0]
-        return self.q(x, state.normal((1, *shape), x)[0])
+        noise = x.new_zeros(shape) if state is None else state.normal((1, *shape), x)[0]
+        return self.q(x, noise)
 
     def make(self, background: Tensor, z: Tensor) -> Tensor:
         """Return signals of given backgrounds and fingerprints."""
@@ -166,19 +161,19 @@ class DRRFF(Objective):
             made = self.make(background, z)
             cycle = F.mse_loss(self.f(made), z)
             swapped = z.new_zeros(())
-            if weights.swap > 0:
+            if weights.cross > 0:
                 donors = _donors(len(x), state, x)
                 swapped = F.mse_loss(self.f(self.make(background[donors], z)), z)
         near, again = F.mse_loss(background, x), F.mse_loss(made, x)
         loss = weights.alpha * known.clamp(min=weights.epsilon) + near + again
-        loss = loss + weights.beta * cycle + weights.swap * swapped
+        loss = loss + weights.beta * cycle + weights.cross * swapped
         if self.fresh is not None:
             with frozen_statistics(self.fresh):
                 still = F.log_softmax(self._fresh(background), 1)
             # At chance every device is as likely as any other.
             loss = loss + weights.fresh * (-still.mean() - math.log(still.shape[1]))
         terms = {"known": known, "near": near, "again": again, "cycle": cycle}
-        return {"loss": loss, **terms, **({"swapped": swapped} if weights.swap > 0 else {})}
+        return {"loss": loss, **terms, **({"swapped": swapped} if weights.cross > 0 else {})}
 
     def _fresh(self, background: Tensor) -> Tensor:
         assert self.fresh is not None  # noqa: S101
