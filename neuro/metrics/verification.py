@@ -227,8 +227,9 @@ def score_auc_eer(scores: ArrayLike, positive: ArrayLike) -> tuple[float, float,
     auc, eer, at = auc_eer(
         np.bincount(place[~positive], minlength=n), np.bincount(place[positive], minlength=n)
     )
-    # Between two scores: what lies at or above the threshold is called positive.
-    low, high = values[max(int(at), 0)], values[min(int(at) + 1, n - 1)]
+    # Edge k calls value k and all above it positive: the threshold lies between k - 1 and k.
+    edge = round(float(at))
+    low, high = values[min(max(edge - 1, 0), n - 1)], values[min(edge, n - 1)]
     return float(auc), float(eer), float((low + high) / 2)
 
 

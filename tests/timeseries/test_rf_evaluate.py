@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from neuro.cli import app
 from neuro.errors import DataError, InputError
 from timeseries.rf.enrol import Enrolled, enrol, threshold_of
-from timeseries.rf.evaluate import Fingerprints, evaluate, tests_of
+from timeseries.rf.evaluate import Fingerprints, crossed_tests, evaluate
 from timeseries.rf.features import HandFeatures, burst_features
 from timeseries.rf.preprocess import Steps, prepare_dataset
 from timeseries.rf.simulate import Study, simulate_bursts
@@ -115,7 +115,7 @@ def test_verdicts_tell_the_never_seen():
 
 
 def test_tests_are_crossed(bursts):
-    tests = tests_of(bursts)
+    tests = crossed_tests(bursts)
     assert len(tests) == 8
     rows = tests["unseen_channel.unknown.later_session"]
     assert bursts["unseen"].values[rows].all()
@@ -123,7 +123,7 @@ def test_tests_are_crossed(bursts):
     assert set(bursts["group"].values[rows]) == {"unknown"}
     assert all(len(rows) == 6 * (6 if ".known." in t else 5) for t, rows in tests.items())
     with pytest.raises(DataError, match="rf-split"):
-        tests_of(captured())
+        crossed_tests(captured())
 
 
 def test_good_fingerprints_score_well_and_bad_ones_are_at_chance(bursts):

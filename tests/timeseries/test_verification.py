@@ -108,6 +108,10 @@ def test_plain_scores_equal_scikit_learn():
     assert min(missed, accepted) - 0.05 <= eer <= max(missed, accepted) + 0.05
 
 
+def test_the_threshold_of_separate_scores_lies_between_them():
+    assert score_auc_eer([0.1, 0.2, 0.8, 0.9], [False, False, True, True])[2] == 0.5
+
+
 def test_bad_input_is_named():
     with pytest.raises(DataError, match="no pair of the same source"):
         verify_pairs(np.eye(3), ["a", "b", "c"])

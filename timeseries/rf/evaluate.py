@@ -26,7 +26,7 @@ from neuro.metrics.verification import (
 from neuro.validation import Estimate, bootstrap_weights, percentile_interval, summarise
 from timeseries.rf.enrol import Enrolled, enrol, threshold_of
 
-__all__ = ["Fingerprints", "Scores", "enrol_groups", "evaluate", "tests_of"]
+__all__ = ["Fingerprints", "Scores", "crossed_tests", "enrol_groups", "evaluate"]
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -76,7 +76,7 @@ class Scores:
     accepted: dict[tuple[str, str], tuple[float, float]]
 
 
-def tests_of(data: xr.Dataset) -> dict[str, Rows]:
+def crossed_tests(data: xr.Dataset) -> dict[str, Rows]:
     """Return the rows of every crossed test that the data has.
 
     Parameters
@@ -138,7 +138,7 @@ def evaluate(
     -------
     Scores
     """
-    tests = tests_of(data)
+    tests = crossed_tests(data)
     device = data["device"].values.astype(str)
     out = Scores({}, {}, {}, {}, {})
     drawn: dict[tuple[str, str], Floats] = {}
