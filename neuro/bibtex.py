@@ -171,6 +171,16 @@ BIBTEX: dict[str, dict[str, str]] = {
         "year": "2020",
         "eprint": "2010.15274",
     },
+    "xie2023": {
+        "type": "article",
+        "author": "Xie, Renjie and Xu, Wei and Yu, Jiabao and Hu, Aiqun and Ng, Derrick Wing Kwan "
+        "and Swindlehurst, A. Lee",
+        "title": "Disentangled Representation Learning for {RF} Fingerprint Extraction Under "
+        "Unknown Channel Statistics",
+        "journal": "IEEE Transactions on Communications",
+        "year": "2023",
+        "doi": "10.1109/TCOMM.2023.3268286",
+    },
     "radford2021": {
         "type": "inproceedings",
         "author": "Radford, Alec and Kim, Jong Wook and Hallacy, Chris and Ramesh, Aditya and Goh, "

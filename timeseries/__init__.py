@@ -1,1 +1,5 @@
-"""RF captures and multivariate time series. Its rooms open with the issues that bring them."""
+"""RF captures and multivariate time series.
+
+Rooms in the order in which data flows: `read`, `rf` (bursts, fingerprints, channels, simulator),
+and `stages`, which declares them to the runner.
+"""

@@ -1,0 +1,1 @@
+"""RF captures: bursts, fingerprints of devices, and the channel between them and the receiver."""
