@@ -25,8 +25,10 @@ _LATE = {
     "pairwise": "retrieval",
     "pairwise_within": "retrieval",
     "ranks": "retrieval",
+    "score_auc_eer": "verification",
     "total_correlation": "dependence",
     "variable_types": "latents",
+    "verify_pairs": "verification",
     "weighted_balanced_accuracy": "classification",
 }
 

@@ -360,10 +360,6 @@ class DRRFF(Encoder):
     def _n_features_out(self) -> int:
         return self._size("n_latents")
 
-    def as_input(self, X: Any) -> Any:
-        """Turn a path or a Dataset into a DataArray."""
-        return super().as_input(X)
-
     def read_recording(
         self, path: str | Path, *, align: bool = False, options: RFDecodeOptions | None = None
     ) -> xr.Dataset:

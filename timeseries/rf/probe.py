@@ -95,8 +95,11 @@ def probe(
 
 
 def _unit(values: Floats) -> Floats:
-    power = np.square(values).sum(1, keepdims=True).mean(-1, keepdims=True)
-    return np.asarray(values / np.sqrt(np.maximum(power, 1e-12)), np.float32)
+    import torch
+
+    from timeseries.rf.augment import unit_power
+
+    return np.asarray(unit_power(torch.from_numpy(np.ascontiguousarray(values))))
 
 
 def _swapped(
