@@ -279,7 +279,7 @@ def _mapped(path: Path, handle: Any, dtype: str) -> Any:
         raise DataError(f"{path}: the metadata has no data file beside it")
     count, offset = 2 * handle.sample_count, handle.data_offset
     if handle.data_file is not None:
-        flat = np.memmap(handle.data_file, dtype, mode="r", offset=offset, shape=(count,))
+        flat: Any = np.memmap(handle.data_file, dtype, mode="r", offset=offset, shape=(count,))
     else:  # a compressed archive lies in memory
         flat = np.frombuffer(handle.data_buffer.getbuffer(), dtype, count, offset)
     return flat.reshape(-1, 2)
