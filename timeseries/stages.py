@@ -167,8 +167,12 @@ class DRRFFParams(Params):
     """Sizes: for a CPU, or those of the paper."""
     disentangle: bool = True
     """False trains the extractor alone (ML-RFF)."""
-    augmentation: Literal["none", "awgn", "fir", "awgn_fir"] = "none"
-    """Disturb training bursts by noise, by random filters, or both."""
+    augmentation: Literal[
+        "none", "awgn", "fir", "awgn_fir", "channel", "awgn_channel", "rician", "exponential",
+        "tdl-a", "tdl-b", "tdl-c",
+    ] = "none"  # fmt: skip
+    """Disturb training bursts by noise, by random filters, or both; or send each through a channel
+    drawn anew from all profiles or from one. A channel that is trained on is no unseen one."""
     lam: float = Field(0.5, ge=0, lt=1)
     """Share of shuffled signals in the extractor's loss."""
     alpha: float = Field(10.0, ge=0)
