@@ -229,8 +229,9 @@ def adsb() -> None:
             f"[{interval.low:.3f}, {interval.high:.3f}] of {len(frames)} frames"
         )
     print(
-        f"{len(bursts)} bursts cover {share:.3f} of the capture; {int(within.sum())} of them hold a "
-        "listed frame (the others may be replies whose checksum failed)"
+        f"{len(bursts)} bursts cover {share:.3f} of the capture, which is the recall of any moment "
+        f"drawn at random; {int(within.sum())} of them hold a listed frame (the others may be "
+        "replies whose checksum failed)"
     )
 
 

@@ -302,7 +302,7 @@ def test_the_study_pools_seeds_and_goes_on_where_it_stopped(tmp_path, monkeypatc
         assert metrics[f"open.{test}.{model}.eer"]["n"] == 2
     assert f"difference.{test}.dr_rff.ml_rff.eer" in metrics
     assert f"difference.{test}.dr_awgn_fir.awgn_fir.auc" in metrics
-    assert metrics["leak.background.device"]["n"] == 2
+    assert metrics["study.leak.background.device"]["n"] == 2
 
 
 # Content only ---------------------------------------------------------------------------------
