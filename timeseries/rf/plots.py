@@ -50,6 +50,8 @@ def bursts_blocks(data: xr.Dataset, before: Before | None = None) -> list[Block]
          "median SNR": float(np.median(data["snr"].values[device == name]))}
         for name in names[:40]
     ]  # fmt: skip
+    if not np.isfinite([row["median SNR"] for row in rows]).any():  # bursts by annotation have none
+        rows = [{k: v for k, v in row.items() if k != "median SNR"} for row in rows]
     some = [int(np.flatnonzero(device == name)[0]) for name in names[:_SHOWN]]
     values = data["signal"].values[some]
     x = (values[:, 0] + 1j * values[:, 1]).astype(np.complex64)

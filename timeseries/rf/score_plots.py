@@ -29,6 +29,7 @@ __all__ = [
 
 _KINDS = {"unknown": "devices never seen", "known": "training devices"}
 _BANDED = 3  # curves of a panel whose intervals are shaded
+_FEW = 6  # units of an interval
 _CODED = 4  # panels of the plane
 _DEVICES = 8  # in the plane
 
@@ -60,7 +61,9 @@ def score_blocks(
     keys = [name.split(".") for name in found.estimates if name.startswith("open.")]
     tests = list(dict.fromkeys(".".join(key[1:4]) for key in keys))
     models = list(dict.fromkeys(key[4] for key in keys))
-    blocks: list[Block] = [Text(f"{_INTRO} Intervals (95 %) are over {over}.")]
+    least = min(one.n or 0 for name, one in found.estimates.items() if name.startswith("open."))
+    rough = f" Over as few as {least} they are rough." if least < _FEW else ""
+    blocks: list[Block] = [Text(f"{_INTRO} Intervals (95 %) are over {over}.{rough}")]
     if "pulses" in models:
         blocks.append(Text(
             "“pulses” knows the widths of pulses and gaps alone: what is sent, not who sends it. "
