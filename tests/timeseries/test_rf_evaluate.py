@@ -207,7 +207,19 @@ def test_the_workflow_runs_on_real_captures(tmp_path, neuro_data):
     assert done.exit_code == 0, done.output
     metrics = json.loads((tmp_path / "runs" / "rf-fingerprint" / "metrics.json").read_text())
     assert "open.same_channel.unknown.same_session.dr_rff.eer" in metrics
+    content = metrics["closed.same_channel.known.same_session.pulses.accuracy"]
+    assert content["value"] > 2 * content["chance"]  # this set's devices send different things
     assert not any("unseen_channel" in name for name in metrics)
+
+
+def test_an_envelope_needs_its_rate_and_is_labelled_confounded(tmp_path, neuro_data):
+    if not (neuro_data / "rf-cotag").exists():
+        pytest.skip("NEURO_DATA has no rf-cotag")
+    words = ["run", "rf-cotag", "--out", str(tmp_path / "runs"), "--until", "split"]
+    assert CliRunner().invoke(app, words).exit_code != 0
+    done = CliRunner().invoke(app, [*words, "--set", "captures.capture_sfreq=125e3"])
+    assert done.exit_code == 0, done.output
+    assert "confounded" in (tmp_path / "runs" / "rf-cotag" / "report.html").read_text()
 
 
 # Over seeds -----------------------------------------------------------------------------------

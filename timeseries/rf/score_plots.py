@@ -67,7 +67,8 @@ def score_blocks(
     if "pulses" in models:
         blocks.append(Text(
             "“pulses” knows the widths of pulses and gaps alone: what is sent, not who sends it. "
-            "What another model has beyond it may be the device; the rest is content."
+            "What other models have beyond it need not be the device: it may be the receiver, the "
+            "place, or content that widths don't tell."
         ))  # fmt: skip
     figure = order_figure(found.estimates, tests, models)
     caption = "EER of all pairs, best model on top; dotted: chance."
