@@ -136,7 +136,7 @@ def evaluate(
     data: xr.Dataset,
     methods: Mapping[str, Fingerprints],
     *,
-    references: Mapping[str, str] | None = None,
+    references: Mapping[str, Sequence[str]] | None = None,
     n_boot: int = 1000,
     random_state: int = 0,
     progress: Callable[..., Iterator[Any]] | None = None,
@@ -150,8 +150,8 @@ def evaluate(
         unknown), ``unseen``, ``later``.
     methods : mapping of str to Fingerprints
         Of the bursts of `data`.
-    references : mapping of str to str, optional
-        To which other method each is compared, beside ``ml_rff``.
+    references : mapping of str to sequence of str, optional
+        To which other methods each is compared, beside ``ml_rff``.
     n_boot, random_state : int
     progress : callable, optional
 
@@ -328,7 +328,7 @@ def _reject_samples(best: list[Any], devices: list[Any], n_boot: int, seed: int)
 
 
 def compare(
-    out: Scores, test: str, models: Sequence[str], references: Mapping[str, str],
+    out: Scores, test: str, models: Sequence[str], references: Mapping[str, Sequence[str]],
     n_unit: str = "device",
 ) -> None:  # fmt: skip
     """Compare open-set scores of one test on the same bootstrap samples; fill in `differences`.
@@ -339,13 +339,13 @@ def compare(
         With the estimates and samples of all models.
     test : str
     models : sequence of str
-    references : mapping of str to str
-        To which other model each is compared, beside ``ml_rff``.
+    references : mapping of str to sequence of str
+        To which other models each is compared, beside ``ml_rff``.
     n_unit : str
         What the samples are over.
     """
     for name in models:
-        for reference in dict.fromkeys(["ml_rff", references.get(name, "ml_rff")]):
+        for reference in dict.fromkeys(["ml_rff", *references.get(name, ())]):
             if reference == name or reference not in models:
                 continue
             for measure in ("auc", "eer"):

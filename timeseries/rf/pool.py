@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 def pool_scores(
-    scores: Sequence[Scores], references: Mapping[str, str], random_state: int = 0
+    scores: Sequence[Scores], references: Mapping[str, Sequence[str]], random_state: int = 0
 ) -> Scores:
     """Average scores over seeds.
 
@@ -32,8 +32,8 @@ def pool_scores(
     ----------
     scores : sequence of Scores
         Of one seed each, with equally many bootstrap samples.
-    references : mapping of str to str
-        To which other model each is compared, beside ``ml_rff``.
+    references : mapping of str to sequence of str
+        To which other models each is compared, beside ``ml_rff``.
     random_state : int
         Of which seeds are drawn.
 

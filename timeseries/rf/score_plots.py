@@ -128,7 +128,8 @@ def interval_text(e: Estimate | None, sign: str = "") -> str:
     if e is None or e.value is None:
         return ""
     text = f"{e.value:{sign}.3f}"
-    return text if e.low is None else f"{text} [{e.low:{sign}.3f}, {e.high:{sign}.3f}]"
+    text = text if e.low is None else f"{text} [{e.low:{sign}.3f}, {e.high:{sign}.3f}]"
+    return text.replace("-", "−")
 
 
 def _tables(
@@ -154,16 +155,19 @@ def _difference_tables(found: Scores, tests: Sequence[str]) -> list[Block]:
     pairs = list(dict.fromkeys((m, r) for _, m, r, _ in found.differences))
     names = {f"{model} − {reference}": (model, reference) for model, reference in pairs}
     blocks: list[Block] = []
-    for kind, words in _KINDS.items():
-        rows = crossed(
-            tests, list(names), kind,
-            lambda test, row: interval_text(found.differences.get((test, *names[row], "eer")), "+"),
-        )  # fmt: skip
-        if rows:
-            blocks.append(Table(
-                rows, f"Paired differences of the EER of all pairs: {words}. Below 0 the first "
-                "model is better."
-            ))  # fmt: skip
+    for measure, better in (("eer", "Below"), ("auc", "Above")):
+        for kind, words in _KINDS.items():
+            rows = crossed(
+                tests, list(names), kind,
+                lambda test, row, measure=measure: interval_text(  # type: ignore[misc]
+                    found.differences.get((test, *names[row], measure)), "+"
+                ),
+            )  # fmt: skip
+            if rows:
+                blocks.append(Table(
+                    rows, f"Paired differences of the {measure.upper()} of all pairs: {words}. "
+                    f"{better} 0 the first model is better."
+                ))  # fmt: skip
     return blocks
 
 

@@ -244,10 +244,18 @@ def score(
     return pd.DataFrame(estimate_rows(found.estimates))
 
 
-def _references(names: Iterable[str]) -> dict[str, str]:
-    """Return what each model is compared with, beside ML-RFF: plain augmentation."""
-    own = {name: name.removeprefix("dr_") for name in names if name.startswith("dr_")}
-    return own | {"dr_rff": "awgn_fir", "features": "ml_rff", "pulses": "features"}
+def _references(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return what each model is compared with, beside ML-RFF.
+
+    Disentangling is held against plain augmentation and, on top of one, against it and without it.
+    """
+    found: dict[str, tuple[str, ...]] = {"pulses": ("features",)}
+    for name in names:
+        if name == "dr_rff":
+            found[name] = ("awgn", "fir", "awgn_fir")
+        elif name.startswith("dr_"):
+            found[name] = (name.removeprefix("dr_"), "dr_rff")
+    return found
 
 
 def _count_scoring(datasets: Sequence[xr.Dataset], context: Context) -> None:
