@@ -181,6 +181,9 @@ class DRRFFParams(Params):
     """Below so much knowledge of the device that term rests."""
     beta: float | None = Field(None, ge=0)
     """Weight of the fingerprint that made signals must have; the preset's where null."""
+    carrier: bool | None = None
+    """Ours: backgrounds lose the carrier, made signals get that of the fingerprint; the preset's
+    where null."""
     cross: float = Field(0.0, ge=0)
     """Ours: weight of the fingerprint that a signal made of two bursts must have."""
     fresh: float = Field(0.0, ge=0)

@@ -31,17 +31,17 @@ Floats = NDArray[np.float32]
 PRESETS: dict[str, dict[str, float]] = {
     "small": {
         "n_latents": 64, "width": 4, "unet_width": 4, "max_epochs": 30, "batch_size": 128,
-        "beta": 1.0, "residual": True,
+        "beta": 1.0, "residual": True, "carrier": True,
     },
     "paper": {
         "n_latents": 512, "width": 18, "unet_width": 64, "max_epochs": 50, "batch_size": 256,
-        "beta": 10.0, "residual": False,
+        "beta": 10.0, "residual": False, "carrier": False,
     },
 }  # fmt: skip
 """Sizes, training and weights: of the paper (for a GPU), and ours for a CPU.
 
 The small U-Nets add their output to their input: in a few hundred steps they would not learn to
-pass a signal through."""
+pass a signal through. Nor would they learn to turn a carrier, which is done for them."""
 
 _BATCH = 256
 
@@ -78,6 +78,9 @@ class DRRFF(Encoder):
     lam, alpha, epsilon, beta : float
         Weights of the paper, see `timeseries.rf.objective.Weights`; beta is the preset's where it
         is None.
+    carrier : bool, optional
+        Ours: Q takes the carrier off, G puts on that of the fingerprint, see
+        `timeseries.rf.objective.DRRFF`; the preset's where None.
     cross, fresh : float
         Ours: weights of the fingerprint that a signal made of two bursts must have, and of a
         second classifier that hunts for the device in backgrounds.
@@ -124,6 +127,7 @@ class DRRFF(Encoder):
         alpha: float = 10.0,
         epsilon: float = 0.0,
         beta: float | None = None,
+        carrier: bool | None = None,
         cross: float = 0.0,
         fresh: float = 0.0,
         scale: float = 10.0,
@@ -146,6 +150,7 @@ class DRRFF(Encoder):
         self.alpha = alpha
         self.epsilon = epsilon
         self.beta = beta
+        self.carrier = carrier
         self.cross = cross
         self.fresh = fresh
         self.scale = scale
@@ -266,6 +271,7 @@ class DRRFF(Encoder):
             self.contract_.shape[-1], len(self.classes_), self._size("n_latents"),
             self._size("width"), self._size("unet_width"),
             bool(PRESETS[self.preset]["residual"]),
+            bool(PRESETS[self.preset]["carrier"] if self.carrier is None else self.carrier),
         )  # fmt: skip
         lam = self.lam if self.disentangle else 0.0
         beta = PRESETS[self.preset]["beta"] if self.beta is None else self.beta

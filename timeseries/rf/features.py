@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuro.errors import DataError
+from timeseries.rf.carrier import phase_step
 
 __all__ = ["FEATURES", "Discriminant", "HandFeatures", "burst_features"]
 
@@ -44,7 +45,7 @@ def burst_features(signal: ArrayLike, sfreq: float) -> NDArray[np.float64]:
     values = np.asarray(signal, float)
     x = values[:, 0] + 1j * values[:, 1]
     power = np.maximum((np.abs(x) ** 2).mean(1), 1e-20)
-    step = _phase_step(x)
+    step = phase_step(x)
     image = (x**2).mean(1) / power
     dc = x.mean(1) / np.sqrt(power)
     peak = np.abs(x).max(1) ** 2 / power
@@ -56,20 +57,6 @@ def burst_features(signal: ArrayLike, sfreq: float) -> NDArray[np.float64]:
         step * sfreq / (2 * np.pi) / 1e3, np.abs(image), np.angle(image), dc.real, dc.imag,
         10 * np.log10(np.maximum(peak, 1e-12)), kurtosis, level,
     ])  # fmt: skip
-
-
-def _phase_step(x: NDArray[np.complexfloating]) -> NDArray[np.float64]:
-    """Return the mean phase that a burst turns by in a sample, from its own repetitions."""
-    n = x.shape[1]
-    spectrum = np.abs(np.fft.fft(x, 2 * n)) ** 2
-    like = np.fft.ifft(spectrum)[:, :n] / np.arange(n, 0, -1)
-    like /= np.maximum(np.abs(like[:, :1]), 1e-20)
-    inner = np.abs(like[:, n // 16 : n // 2])
-    best = inner.max(1)
-    # The first of the lags that are about as good: the offset is least ambiguous there.
-    lag = (inner >= 0.95 * best[:, None]).argmax(1) + n // 16
-    lag = np.where(best > 0.5, lag, 1)
-    return np.asarray(np.angle(like[np.arange(len(x)), lag]) / lag, float)
 
 
 class Discriminant:

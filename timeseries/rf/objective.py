@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from neuro.nn.objective import Objective, Phase, State
 from timeseries.rf.augment import augment
+from timeseries.rf.carrier import phase_step, turned_by
 from timeseries.rf.networks import CosineHead, Extractor, UNet, frozen_statistics
 
 __all__ = ["DRRFF", "Sizes", "Weights"]
@@ -28,7 +29,7 @@ __all__ = ["DRRFF", "Sizes", "Weights"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the networks."""
+    """Of the networks; see `timeseries.rf.networks.UNet` for `residual`, `DRRFF` for `carrier`."""
 
     n_samples: int
     n_devices: int
@@ -36,6 +37,7 @@ class Sizes:
     width: int
     unet_width: int
     residual: bool = False
+    carrier: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class DRRFF(Objective):
 
     Squared errors are means over a record, as in the paper, since its weights belong to them.
 
+    With ``sizes.carrier`` (ours) Q takes the carrier off a burst before its U-Net, and G puts on the
+    carrier that the fingerprint tells. The carrier multiplies a signal, ``x = exp(j w n) s``, which
+    small convolutions cannot do or undo: left in the backgrounds, it would teach F that the carrier
+    says nothing about the device, since shuffled signals bear the device of the fingerprint.
+
     Parameters
     ----------
     sizes : Sizes
@@ -97,6 +104,7 @@ class DRRFF(Objective):
         self.head = CosineHead(sizes.n_latents, sizes.n_devices, scale, margin)
         self.q: UNet | None = None
         self.g: UNet | None = None
+        self.carrier = _Carrier(sizes.n_latents) if weights.lam > 0 and sizes.carrier else None
         self.fresh: nn.Sequential | None = None
         if weights.lam > 0:
             self.q = UNet(sizes.n_samples, sizes.unet_width, residual=sizes.residual)
@@ -117,7 +125,7 @@ class DRRFF(Objective):
         if self.fresh is not None:
             turns.insert(0, Phase("fresh", self._adam(0.990), ("fresh.",)))
         if self.q is not None:
-            turns.insert(0, Phase("qg", self._adam(0.999), ("q.", "g.")))
+            turns.insert(0, Phase("qg", self._adam(0.999), ("q.", "g.", "carrier.")))
         return turns
 
     def _adam(self, beta2: float) -> Any:
@@ -141,6 +149,13 @@ class DRRFF(Objective):
 
     def background(self, x: Tensor, state: State | None = None) -> Tensor:
         """Return the background signals of records; with a state, noise of its generator."""
+        return self._background(self._still(x), state)
+
+    def _still(self, x: Tensor) -> Tensor:
+        """Take the carrier off, where that is Q's task."""
+        return x if self.carrier is None else _turn(x, -_step(x))
+
+    def _background(self, x: Tensor, state: State | None) -> Tensor:
         assert self.q is not None  # noqa: S101 - for the type checker
         shape = (len(x), *self.q.shape)
         noise = x.new_zeros(shape) if state is None else state.normal((1, *shape), x)[0]
@@ -150,11 +165,12 @@ class DRRFF(Objective):
         """Return signals of given backgrounds and fingerprints."""
         assert self.g is not None  # noqa: S101
         made: Tensor = self.g(background, z)
-        return made
+        return made if self.carrier is None else _turn(made, self.carrier(z))
 
     def _qg(self, x: Tensor, y: Tensor, state: State) -> dict[str, Tensor]:
         weights = self.weights
-        background = self.background(x, state)
+        still = self._still(x)
+        background = self._background(still, state)
         with frozen_statistics(self.f):
             z = self.f(x).detach()
             known = self._knowledge(self.head(self.f(background)), y)
@@ -164,16 +180,22 @@ class DRRFF(Objective):
             if weights.cross > 0:
                 donors = _donors(len(x), state, x)
                 swapped = F.mse_loss(self.f(self.make(background[donors], z)), z)
-        near, again = F.mse_loss(background, x), F.mse_loss(made, x)
+        near, again = F.mse_loss(background, still), F.mse_loss(made, x)
         loss = weights.alpha * known.clamp(min=weights.epsilon) + near + again
         loss = loss + weights.beta * cycle + weights.cross * swapped
+        terms = {"known": known, "near": near, "again": again, "cycle": cycle}
+        if weights.cross > 0:
+            terms["swapped"] = swapped
         if self.fresh is not None:
             with frozen_statistics(self.fresh):
-                still = F.log_softmax(self._fresh(background), 1)
+                found = F.log_softmax(self._fresh(background), 1)
             # At chance every device is as likely as any other.
-            loss = loss + weights.fresh * (-still.mean() - math.log(still.shape[1]))
-        terms = {"known": known, "near": near, "again": again, "cycle": cycle}
-        return {"loss": loss, **terms, **({"swapped": swapped} if weights.cross > 0 else {})}
+            terms["found"] = -found.mean() - math.log(found.shape[1])
+            loss = loss + weights.fresh * terms["found"]
+        if self.carrier is not None:
+            terms["carrier"] = self.carrier.error(z, _step(x))
+            loss = loss + terms["carrier"]
+        return {"loss": loss, **terms}
 
     def _fresh(self, background: Tensor) -> Tensor:
         assert self.fresh is not None  # noqa: S101
@@ -201,6 +223,40 @@ class DRRFF(Objective):
     def signature(self) -> dict[str, Any]:
         """Return what a checkpoint is known by."""
         return {"weights": vars(self.weights), "augmentation": self.augmentation}
+
+
+class _Carrier(nn.Module):
+    """The carrier that a fingerprint tells, in rad per sample."""
+
+    unit = 0.1
+
+    def __init__(self, n_latents: int, n_hidden: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(n_latents, affine=False), nn.Linear(n_latents, n_hidden), nn.ReLU(),
+            nn.Linear(n_hidden, 1),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map fingerprints ``(batch, latent)`` to steps ``(batch,)``."""
+        step: Tensor = self.unit * self.layers(z)[:, 0]
+        return step
+
+    def error(self, z: Tensor, step: Tensor) -> Tensor:
+        """Return the squared error relative to the spread of the batch: 1 where nothing is known."""
+        spread = step.var(unbiased=False).clamp(min=1e-8)
+        return (self(z) - step).square().mean() / spread
+
+
+def _step(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        step: Tensor = phase_step(torch.complex(x[:, 0].float(), x[:, 1].float()))
+    return step
+
+
+def _turn(x: Tensor, step: Tensor) -> Tensor:
+    turned = turned_by(torch.complex(x[:, 0].float(), x[:, 1].float()), step.float())
+    return torch.stack([turned.real, turned.imag], 1)
 
 
 def _donors(n: int, state: State, like: Tensor) -> Tensor:
