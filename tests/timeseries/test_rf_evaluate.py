@@ -151,6 +151,11 @@ def test_good_fingerprints_score_well_and_bad_ones_are_at_chance(bursts):
     for name, one in e.items():
         assert one.low <= one.value + 1e-3, name
         assert one.value - 1e-3 <= one.high, name
+    near = Fingerprints(1 + 1e-2 * methods["ml_rff"].codes)  # all at small distances
+    narrow = evaluate(bursts, {"near": near}, n_boot=200)
+    at, low, high = narrow.bands[test, "near"]
+    curve = np.interp(at, *narrow.roc[test, "near"])
+    assert ((curve >= low - 0.05) & (curve <= high + 0.05)).mean() > 0.9
     rejected, accepted = found.accepted[test, "dr_rff"]
     assert rejected < 0.1
     assert accepted < 0.1

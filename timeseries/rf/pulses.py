@@ -69,8 +69,8 @@ def envelope_widths(x: NDArray[np.complexfloating], sfreq: float) -> Floats:
     --------
     >>> on_off = np.repeat([1, 0, 1, 0, 1], [100, 50, 100, 50, 100]).astype(complex)
     >>> found = envelope_widths(on_off, 1e5)
-    >>> int((found[:24] > 0).sum()), round(10 ** found[-2] * 1e5)
-    (1, 100)
+    >>> int((found[:24] > 0).sum()), round(float(10 ** found[-2]) * 1e3, 1)  # ms
+    (1, 1.0)
     """
     from scipy.ndimage import uniform_filter1d
 

@@ -35,8 +35,8 @@ _DEVICES = 8  # in the plane
 
 _INTRO = (
     "The channel is the same (statistics of the training) or unseen; the session that of the "
-    "training or a later one (after drift). EER and AUC are over all pairs of bursts, chance 0.5 each; lower EER is "
-    "better."
+    "training or a later one (after drift). EER and AUC are over all pairs of bursts, chance 0.5 "
+    "each; lower EER is better."
 )
 
 
