@@ -11,9 +11,13 @@ variational autoencoders" (arXiv 2409.14851), better.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from neuro.nn.objective import Objective, Phase, State
+from neuro.nn.sequences import make_decoder, make_encoder
 
 
 @dataclass
@@ -99,7 +103,7 @@ class LatentQuantiser(nn.Module):
         return torch.randint(self.n_values, shape, generator=generator, device=device)
 
 
-def decayed(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def decayed(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Group parameters for AdamW: weights decay; biases, norms and codebooks do not.
 
     A bias or a norm's scale has fewer than two axes; a codebook belongs to a `LatentQuantiser`.
@@ -120,7 +124,134 @@ def decayed(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     weights = [p for p in parameters if p.ndim > 1 and id(p) not in books]
     kept = {id(p) for p in weights}
     rest = [p for p in parameters if id(p) not in kept]
-    groups: list[dict[str, object]] = [{"params": weights, "weight_decay": weight_decay}]
+    groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": weight_decay}]
     if rest:
         groups.append({"params": rest, "weight_decay": 0.0})
     return groups
+
+
+class ClippedAdamW(torch.optim.AdamW):
+    """AdamW that clips each entry of the weights' gradients to -1..1, as Hsu et al. do.
+
+    Of the first group only: biases, norms and codebooks are not clipped.
+    """
+
+    def step(self, closure: Any = None) -> Any:
+        """Clip, and step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is not None:
+                parameter.grad.clamp_(-1, 1)
+        super().step()
+        return loss
+
+
+class QuantisedAutoencoder(nn.Module):
+    """An encoder of series, a quantiser, and a decoder.
+
+    Parameters
+    ----------
+    kind : {"mlp", "conv", "tcn", "lstm", "gru"}
+    n_channels, n_times, n_latents, n_values, n_hidden : int
+    shared : bool
+        One codebook for all latents.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        n_channels: int,
+        n_times: int,
+        n_latents: int,
+        n_values: int = 10,
+        n_hidden: int = 128,
+        *,
+        shared: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = make_encoder(kind, n_channels, n_times, n_latents, n_hidden)
+        self.quantiser = LatentQuantiser(n_latents, n_values, shared=shared)
+        self.decoder = make_decoder(kind, n_latents, n_channels, n_times, n_hidden)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Quantised:
+        """Encode and quantise ``(batch, channel, time)``."""
+        found: Quantised = self.quantiser(self.encoder(x, mask))
+        return found
+
+    def decode(self, values: Tensor) -> Tensor:
+        """Map ``(batch, latent)`` to ``(batch, channel, time)``."""
+        out: Tensor = self.decoder(values)
+        return out
+
+
+class QLAEObjective(Objective):
+    """Squared error, with the two losses of the quantiser (Hsu et al. 2023, eq. 4).
+
+    All three are means over their entries, the error over the standardised real samples; the
+    paper has a mean cross entropy over pixels there.
+
+    Parameters
+    ----------
+    network : QuantisedAutoencoder
+    quantisation, commitment : float
+        Weights of the quantiser's losses.
+    weight_decay : float
+        Decoupled; of weights only.
+    learning_rate : float
+    """
+
+    def __init__(
+        self,
+        network: QuantisedAutoencoder,
+        *,
+        quantisation: float = 0.01,
+        commitment: float = 0.01,
+        weight_decay: float = 0.1,
+        learning_rate: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.quantisation, self.commitment = quantisation, commitment
+        self.weight_decay, self.learning_rate = weight_decay, learning_rate
+
+    def phases(self) -> list[Phase]:
+        """Return one optimiser: AdamW with the right parts decayed and clipped."""
+
+        def make(parameters: Any, member: int) -> torch.optim.Optimizer:
+            return ClippedAdamW(decayed(self, self.weight_decay), lr=self.learning_rate)
+
+        return [Phase("qlae", make)]
+
+    def step(self, batch: dict[str, Any], state: State) -> dict[str, Tensor]:
+        """Return ``loss``, ``reconstruction``, ``quantisation`` and ``commitment``.
+
+        Parameters
+        ----------
+        batch : dict
+            ``x (batch, channel, time)``, standardised; optionally ``mask (batch, time)``.
+        state : State
+        """
+        x, mask = batch["x"], batch.get("mask")
+        found = self.network(x, mask)
+        squared = (self.network.decode(found.values) - x).square()
+        if mask is None:
+            error = squared.mean()
+        else:
+            real = mask[:, None].to(x.dtype)
+            error = (squared * real).sum() / (real.sum() * x.shape[1])
+        loss = error + self.quantisation * found.quantisation + self.commitment * found.commitment
+        parts = {"quantisation": found.quantisation, "commitment": found.commitment}
+        return {"loss": loss, "reconstruction": error.detach()} | {
+            name: value.detach() for name, value in parts.items()
+        }
+
+    def signature(self) -> dict[str, Any]:
+        """Return the hyper-parameters."""
+        return {
+            "quantisation": self.quantisation, "commitment": self.commitment,
+            "weight_decay": self.weight_decay, "learning_rate": self.learning_rate,
+            "shared": self.network.quantiser.shared,
+        }  # fmt: skip
