@@ -224,12 +224,13 @@ def _train_together(
         progress=contexts[0].progress,
     )
     for context, encoder in zip(contexts, fitted, strict=True):
-        _report_encoder(context, encoder)
+        _report_encoder(context, encoder, signal)
     return fitted
 
 
-def _report_encoder(context: Context, encoder: BetaVAE) -> None:
+def _report_encoder(context: Context, encoder: BetaVAE, signal: xr.DataArray) -> None:
     from eeg import methods, plots
+    from neuro.activity import report_activity
 
     for sentence, citations in methods.training(encoder):
         context.method(sentence, *citations)
@@ -239,9 +240,12 @@ def _report_encoder(context: Context, encoder: BetaVAE) -> None:
         "Training", *plots.training_blocks(encoder.history_, encoder.kl_, encoder.types_.tolist())
     )
     context.section("Latents", *plots.traversal_blocks(encoder.traverse(), encoder.kept_.tolist()))
+    if encoder.beta:
+        mean, variance = encoder.transform(signal, return_variance=True)
+        report_activity(context, mean.values, variance.values)
 
 
-@stage("eeg-beta-vae", version=1, together=_train_together)
+@stage("eeg-beta-vae", version=2, together=_train_together)
 def beta_vae(epochs: Dataset, params: BetaVAEParams, context: Context) -> Encoder:
     """Train a beta-VAE on all trials: the encoder to import and to decode with."""
     return _train_together({"epochs": epochs}, [params], [context])[0]

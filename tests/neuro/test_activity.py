@@ -125,3 +125,16 @@ def test_bad_posteriors_are_refused(spoil):
         compare_representations(np.ones((5, 2)), np.full((5, 2), spoil))
     with pytest.raises(InputError, match="expected both"):
         compare_representations(np.ones((5, 2)), np.ones((5, 3)))
+
+
+def test_the_section_of_a_report_names_what_dropping_does():
+    from neuro.activity import activity_blocks
+
+    mean, variance, s = passive_case(400)
+    text, figure, table = activity_blocks(mean, variance, s)
+    assert "2 latents are active, 0 mixed and 3 passive" in text.text
+    assert "closes 100% of the gap" in text.text
+    assert len(figure.figure.axes) == 2
+    assert [row["n_latents"] for row in table.rows] == [5, 5, 2, 2]
+    (text, *_) = activity_blocks(mean[:, :2], variance[:, :2])
+    assert "nothing to drop" in text.text
