@@ -4,12 +4,15 @@
     python benchmarks/rf.py channel [--bursts 256]         needs: pip install sionna-no-rt
     python benchmarks/rf.py read [--gigabytes 1]
     python benchmarks/rf.py paper [--steps 20]             needs a GPU
+    python benchmarks/rf.py adsb                           needs NEURO_DATA
 
 `pairs`: exact AUC and EER of all pairs without their matrix, against the matrix on 5,000 records.
 `channel`: ours is block-fading (a channel does not change within a burst of 128 us); sionna's is
 time-varying, at a speed of 0 here, so that both give the same statistics; only the time differs.
 `read`: one process reads a cu8 capture and finds its bursts; its peak memory is printed.
 `paper`: steps/s of the paper's sizes in bf16, channels-last, compiled, against eager fp32.
+`adsb`: how many Mode S replies of a real capture lie in a burst that was found. All are of one
+aircraft, so that nothing is said of devices.
 """
 
 from __future__ import annotations
@@ -192,12 +195,52 @@ def paper_seconds(steps: int, quick: bool, model: Any) -> float:
     return time.perf_counter() - start
 
 
+def adsb() -> None:
+    """Find the bursts of rf-adsb; print the recall of its frames, and what chance would give."""
+    import os
+
+    import pandas as pd
+    from scipy.stats import binomtest
+
+    from timeseries.read import read_capture
+    from timeseries.rf.bursts import Detector, find_bursts
+
+    if "NEURO_DATA" not in os.environ:
+        raise SystemExit("needs NEURO_DATA, the folder of real recordings")
+    folder = Path(os.environ["NEURO_DATA"]) / "rf-adsb"
+    frames = pd.read_csv(folder / "frames.tsv", sep="\t")
+    capture = read_capture(folder / "modes1.sigmf-meta")
+    detector = Detector(window=8e-6, on=6, off=4, gap=1.2e-5, shortest=4e-5, quantile=0.3)
+    bursts = find_bursts(capture, detector)
+    start, stop = bursts["start"].to_numpy(), bursts["stop"].to_numpy()
+    # A frame: a preamble of 8 us and a bit a us, at 2 MS/s.
+    first = frames["sample_start"].to_numpy()
+    last = first + 2 * (8 + frames["n_bits"].to_numpy())
+    shares = np.clip(
+        np.minimum(stop, last[:, None]) - np.maximum(start, first[:, None]), 0, None
+    ).max(1) / (last - first)  # fmt: skip
+    within = ((start <= last[:, None]) & (stop >= first[:, None])).any(0)
+    share = (stop - start).sum() / len(capture)
+    for name, least in (("half", 0.5), ("nine tenths", 0.9)):
+        hits = int((shares >= least).sum())
+        interval = binomtest(hits, len(frames)).proportion_ci(method="exact")
+        print(
+            f"{name} of the frame in one burst: recall {hits / len(frames):.3f} "
+            f"[{interval.low:.3f}, {interval.high:.3f}] of {len(frames)} frames"
+        )
+    print(
+        f"{len(bursts)} bursts cover {share:.3f} of the capture, which is the recall of any moment "
+        f"drawn at random; {int(within.sum())} of them hold a listed frame (the others may be "
+        "replies whose checksum failed)"
+    )
+
+
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("pairs", "channel", "read", "paper", "found"))
+    parser.add_argument("what", choices=("pairs", "channel", "read", "paper", "adsb", "found"))
     parser.add_argument("path", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("--records", type=int, default=50_000)
     parser.add_argument("--latents", type=int, default=512)
@@ -210,6 +253,7 @@ def main() -> None:
         "channel": lambda: channel(given.bursts),
         "read": lambda: read(given.gigabytes),
         "paper": lambda: paper(given.steps),
+        "adsb": adsb,
         "found": lambda: found(given.path),
     }
     jobs[given.what]()

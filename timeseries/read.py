@@ -255,9 +255,7 @@ def _sigmf(path: Path, datatype: str | None, key: str | None, check: bool) -> _F
         raise DataError(f"{path}: datatype '{kind}' is none of {', '.join(DATATYPES)}")
     if info.get("core:num_channels", 1) != 1:
         raise DataError(f"{path}: has {info['core:num_channels']} channels; expected one")
-    raw = handle._memmap  # the library's slices copy to complex; the map is what streams
-    if raw is None:
-        raise DataError(f"{path}: the metadata has no data file beside it")
+    values = _mapped(path, handle, DATATYPES[kind].dtype)
     rates = [c.get("core:frequency") for c in handle.get_captures()]
     centre = next((float(f) for f in rates if f is not None), None)
     marks = handle.get_annotations()
@@ -265,7 +263,6 @@ def _sigmf(path: Path, datatype: str | None, key: str | None, check: bool) -> _F
     count = np.array([mark.get("core:sample_count", 0) for mark in marks], int)
     label = [str(mark.get("core:label", "")) for mark in marks]
     table = pd.DataFrame({"start": start, "stop": start + count, "label": label})
-    values = raw.reshape(-1, 2)
     over = table[(table["start"] < 0) | (table["stop"] > len(values))]
     if len(over):
         raise DataError(
@@ -274,6 +271,18 @@ def _sigmf(path: Path, datatype: str | None, key: str | None, check: bool) -> _F
         )
     rate = info.get("core:sample_rate")
     return values, None if rate is None else float(rate), centre, DATATYPES[kind], table, ()
+
+
+def _mapped(path: Path, handle: Any, dtype: str) -> Any:
+    """Map what the library found, I and Q apart; its own slices would copy to complex numbers."""
+    if handle.data_file is None and handle.data_buffer is None:
+        raise DataError(f"{path}: the metadata has no data file beside it")
+    count, offset = 2 * handle.sample_count, handle.data_offset
+    if handle.data_file is not None:
+        flat: Any = np.memmap(handle.data_file, dtype, mode="r", offset=offset, shape=(count,))
+    else:  # a compressed archive lies in memory
+        flat = np.frombuffer(handle.data_buffer.getbuffer(), dtype, count, offset)
+    return flat.reshape(-1, 2)
 
 
 # Others ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -110,11 +111,21 @@ class BurstsParams(Params):
     """With a preamble, align the start alone: the carrier's offset tells devices apart."""
     normalise: bool = True
     """Bring records to unit power."""
+    caveats: tuple[str, ...] = ()
+    """What a reader must know of these captures; it stands above every section of the report. A
+    README.md beside them is shown as well."""
     seed: int = 0
     """Of the simulator."""
 
+    def reads(self) -> list[Path]:
+        """Samples beside SigMF metadata, and the README of the captures."""
+        from timeseries.companions import data_files, readmes
 
-@stage("rf-bursts", version=1)
+        files = self.files or []
+        return [*data_files(files), *readmes(files)]
+
+
+@stage("rf-bursts", version=2)
 def bursts(params: BurstsParams, context: Context) -> Dataset:
     """Read captures, find their bursts and prepare them; or simulate a study of devices."""
     from timeseries.rf import study
@@ -156,8 +167,12 @@ class DRRFFParams(Params):
     """Sizes: for a CPU, or those of the paper."""
     disentangle: bool = True
     """False trains the extractor alone (ML-RFF)."""
-    augmentation: Literal["none", "awgn", "fir", "awgn_fir"] = "none"
-    """Disturb training bursts by noise, by random filters, or both."""
+    augmentation: Literal[
+        "none", "awgn", "fir", "awgn_fir", "channel", "awgn_channel", "rician", "exponential",
+        "tdl-a", "tdl-b", "tdl-c",
+    ] = "none"  # fmt: skip
+    """Disturb training bursts by noise, by random filters, or both; or send each through a channel
+    drawn anew from all profiles or from one. A channel that is trained on is no unseen one."""
     lam: float = Field(0.5, ge=0, lt=1)
     """Share of shuffled signals in the extractor's loss."""
     alpha: float = Field(10.0, ge=0)
@@ -212,7 +227,7 @@ class EvaluateParams(Params):
     """Of the bootstrap."""
 
 
-@stage("rf-evaluate", version=1)
+@stage("rf-evaluate", version=2)
 def evaluate(
     bursts: Dataset, models: list[Encoder], params: EvaluateParams, context: Context
 ) -> Table:
@@ -226,7 +241,7 @@ def evaluate(
     return study.score(bursts, models, params.model_dump(), context)
 
 
-@stage("rf-enrol", version=1)
+@stage("rf-enrol", version=2)
 def enrol(bursts: Dataset, encoder: Encoder, params: Params, context: Context) -> Dataset:
     """Enrol the known devices, with a threshold set on validation devices.
 
@@ -235,6 +250,24 @@ def enrol(bursts: Dataset, encoder: Encoder, params: Params, context: Context) -
     from timeseries.rf import study
 
     return study.enrolled(bursts, encoder, context)
+
+
+@stage("rf-study", version=1)
+def study(
+    bursts: list[Dataset],
+    models: list[Encoder],
+    params: EvaluateParams,
+    context: Context,
+    probes: list[Table] | None = None,
+) -> Table:
+    """Score extractors as rf-evaluate does on several simulated worlds, and pool over them.
+
+    `bursts` is a sweep over seeds, `models` were trained with each: ${bursts}. Intervals are over
+    seeds and the devices of each; differences between models are paired.
+    """
+    from timeseries.rf import study as logic
+
+    return logic.pooled(bursts, models, probes or [], params.model_dump(), context)
 
 
 class ProbeParams(Params):

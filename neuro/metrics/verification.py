@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,7 @@ __all__ = [
 
 BINS = 1 << 24  # of the distances 0 to 2: 1.2e-7 each
 _ROWS = 4096  # records compared at once
+_FEW = 1500  # records whose distances are sorted, which is quicker than going through all bins
 
 Counts = NDArray[np.float64]
 
@@ -81,6 +83,8 @@ def verify_pairs(codes: ArrayLike, source: ArrayLike, *, block_rows: int = _ROWS
     (1.0, 0.0, 2, 4)
     """
     unit, names, number = _checked(codes, source)
+    if len(unit) <= min(_FEW, block_rows):
+        return _sorted_pairs(unit, names, number)
     same, different = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
     for rows, columns in _blocks(len(unit), block_rows):
         bins = _bins(unit[rows], unit[columns], BINS)
@@ -88,16 +92,30 @@ def verify_pairs(codes: ArrayLike, source: ArrayLike, *, block_rows: int = _ROWS
         wanted = _upper(rows, columns)
         for counts, chosen in ((same, alike), (different, ~alike)):
             np.add(counts, np.bincount(bins[chosen & wanted], minlength=BINS), out=counts)
-    if not same.any() or not different.any():
-        raise DataError(
-            f"{len(unit)} records of {len(names)} sources make no pair of "
-            f"{'the same' if not same.any() else 'different'} source; nothing to verify"
-        )
+    _check_kinds(len(unit), len(names), bool(same.any()), bool(different.any()))
     auc, eer, place = auc_eer(same, different)
     return Verification(
         float(auc), float(eer), float(place) * 2 / BINS, int(same.sum()),
         int(different.sum()),
     )  # fmt: skip
+
+
+def _check_kinds(n_records: int, n_sources: int, same: bool, different: bool) -> None:
+    if not same or not different:
+        raise DataError(
+            f"{n_records} records of {n_sources} sources make no pair of "
+            f"{'different' if same else 'the same'} source; nothing to verify"
+        )
+
+
+def _sorted_pairs(unit: Any, names: Any, number: Any) -> Verification:
+    first, second = np.triu_indices(len(unit), 1)
+    different = number[first] != number[second]
+    _check_kinds(len(unit), len(names), not different.all(), bool(different.any()))
+    distance = np.maximum(1 - unit @ unit.T, 0)[first, second]
+    auc, eer, threshold = score_auc_eer(distance, different)
+    n_different = int(different.sum())
+    return Verification(auc, eer, threshold, len(first) - n_different, n_different)
 
 
 def count_source_pairs(codes: ArrayLike, source: ArrayLike, n_bins: int = 4096) -> Counts:

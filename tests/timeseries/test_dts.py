@@ -56,7 +56,7 @@ def test_every_preset_trains_and_comes_back(preset, data, tmp_path):
     model = SeriesVAE(preset, n_latents=3, max_epochs=2, **SMALL).fit(data)
     codes = model.transform(data)
     assert codes.dims == ("trial", "latent")
-    assert np.isfinite([row["loss"] for row in model.history_]).all()
+    assert np.isfinite([list(row.values()) for row in model.history_]).all()
     assert np.allclose(model.sample(data), codes) == (preset == "ae")
     assert model.inverse_transform(codes).shape == data.shape
     assert model.kl_.shape == model.kept_.shape == model.types_.shape == (3,)

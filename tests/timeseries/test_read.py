@@ -86,6 +86,25 @@ def test_a_sigmf_archive_is_read_like_the_pair(tmp_path):
     np.testing.assert_allclose(found.samples(), COMPLEX, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["cf32_le", "ci16_be", "cu8"])
+@pytest.mark.parametrize("packed", [None, "", "gz"])
+def test_sigmf_samples_are_mapped_whatever_their_type_and_packing(tmp_path, kind, packed):
+    import sigmf
+
+    stored = {"cf32_le": IQ.astype("<f4"), "ci16_be": np.round(IQ * 2**15).astype(">i2"),
+              "cu8": np.round(IQ * 127.5 + 127.5).astype("u1")}[kind]  # fmt: skip
+    path = sigmf_pair(tmp_path, kind, stored)
+    if packed is not None:
+        sigmf.fromfile(path).archive(str(tmp_path / "y"), compression=packed or None)
+        path = next(tmp_path.glob("y*"))
+    capture = read_capture(path)
+    assert len(capture) == 1000
+    assert capture.values.shape == (1000, 2)
+    assert isinstance(capture.values, np.memmap) or packed == "gz"
+    atol = {"cf32_le": 1e-7, "ci16_be": 1e-4, "cu8": 1e-2}[kind]
+    np.testing.assert_allclose(capture.samples(100, 300), COMPLEX[100:300], atol=atol)
+
+
 def test_damaged_sigmf_is_named(tmp_path):
     meta = sigmf_pair(tmp_path, **{"core:sha512": "0" * 128})
     with pytest.raises(DataError, match=r"x\.sigmf-meta.*hash"):

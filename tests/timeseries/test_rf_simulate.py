@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from neuro.errors import InputError
+from timeseries.rf.augment import _faded, augment
 from timeseries.rf.channels import PROFILES, add_noise, draw_taps, pass_through, profile
 from timeseries.rf.devices import draw_devices, drifted, transmit
+from timeseries.rf.drrff import DRRFF
 from timeseries.rf.simulate import Study, simulate_bursts
 from timeseries.rf.waveforms import WAVEFORMS, oqpsk, waveforms, zigbee_preamble
 
@@ -153,3 +155,47 @@ def test_what_cannot_be_is_refused():
         profile("tdl-a", 0.0)
     with pytest.raises(InputError, match="at least two"):
         Study(n_unknown=1)
+
+
+# Channels inside the training loop ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["channel", "awgn_channel", "rician", "tdl-b"])
+def test_channels_are_drawn_in_torch_for_every_burst(kind):
+    x = torch.randn((64, 2, 256), generator=torch.Generator().manual_seed(0))
+    one, again = (augment(x, kind, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, augment(x, kind, torch.Generator().manual_seed(2)))
+    power = one.square().sum(1).mean(-1)
+    torch.testing.assert_close(power, torch.ones(64))
+    same = x[:1].expand(64, -1, -1)
+    drawn = augment(same, kind, torch.Generator().manual_seed(1))
+    assert (drawn - drawn[:1]).abs().amax((1, 2))[1:].min() > 1e-3
+
+
+def test_channels_drawn_in_torch_have_the_statistics_of_the_profile():
+    # A burst of one sample gives the channel itself.
+    x = torch.zeros((4000, 2, 64))
+    x[:, 0, 0] = 1.0
+    found = _faded(x, ("tdl-a",), torch.Generator().manual_seed(0), (2.0, 2.0))
+    taps = draw_taps(profile("tdl-a", 2.0), 4000, rng())
+    theirs = pass_through(x[:, 0].numpy() + 0j, taps, 1.0)
+    ours = found.square().sum(1).mean(0)[:10].numpy()
+    np.testing.assert_allclose(ours, (np.abs(theirs) ** 2).mean(0)[:10], rtol=0.15, atol=0.005)
+
+
+def test_training_runs_through_drawn_channels(monkeypatch):
+    import timeseries.rf.objective as objective
+
+    kinds = []
+    monkeypatch.setattr(
+        objective,
+        "augment",
+        lambda x, kind, g: kinds.append((kind, type(x))) or augment(x, kind, g),
+    )
+    X = np.random.default_rng(0).normal(size=(12, 2, 128)).astype("f4")
+    rff = DRRFF(n_latents=4, width=1, unet_width=1, max_epochs=1, augmentation="channel")
+    codes = rff.fit(X, ["a", "b"] * 6).transform(X)
+    assert kinds
+    assert set(kinds) == {("channel", torch.Tensor)}
+    assert np.isfinite(codes).all()

@@ -164,7 +164,7 @@ def pass_through(x: Any, taps: Taps, sfreq: float) -> Any:
     ----------
     x : complex ndarray or Tensor, shape (burst, time)
     taps : Taps
-        Of NumPy arrays; they go to the device of `x`.
+        Of NumPy arrays, which go to the device of `x`; or of tensors on it.
     sfreq : float
         Hz.
 
@@ -175,7 +175,7 @@ def pass_through(x: Any, taps: Taps, sfreq: float) -> Any:
     """
     xp = library(x)
     n = x.shape[-1]
-    longest = int(np.ceil(float(np.max(taps.delays)) * sfreq)) + 1
+    longest = int(np.ceil(float(taps.delays.max()) * sfreq)) + 1
     size = pad_fft(n, longest)
     frequencies = constant(np.fft.fftfreq(size, 1 / sfreq), x)
     gains, delays = constant(taps.gains, x), constant(taps.delays, x)

@@ -6,6 +6,8 @@ score lies below the threshold is of a device never seen.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -29,7 +31,8 @@ class Enrolled:
         Unit length.
     devices : sequence of str
     threshold : float
-        Smallest cosine at which a burst counts as a device's.
+        Smallest cosine at which a burst counts as a device's. NaN is none: every burst then goes
+        to its nearest device, and nothing is called never seen.
 
     Examples
     --------
@@ -67,17 +70,20 @@ class Enrolled:
         ordered = np.sort(scores, axis=1)
         second = ordered[:, -2] if scores.shape[1] > 1 else np.full(len(scores), -1.0)
         nearest = self.devices[best]
-        verdict = np.where(top >= self.threshold, nearest, NEVER_SEEN)
+        verdict = np.where(top < self.threshold, NEVER_SEEN, nearest)
         return pd.DataFrame({
             "verdict": verdict, "nearest": nearest, "score": top, "runner_up": second,
         })  # fmt: skip
 
     def to_dataset(self, encoder: str) -> xr.Dataset:
         """Return the templates as a dataset, for ``neuro decode --enrolled``."""
+        attrs: dict[str, str | float] = {"kind": "enrolled", "encoder": encoder}
+        if not math.isnan(self.threshold):
+            attrs["threshold"] = self.threshold
         return xr.Dataset(
             {"signal": (("trial", "latent"), self.templates)},
             {"device": ("trial", self.devices)},
-            {"kind": "enrolled", "threshold": self.threshold, "encoder": encoder},
+            attrs,
         )
 
 
@@ -140,11 +146,12 @@ def from_dataset(data: xr.Dataset, latents: int) -> Enrolled:
     ContractError
         Where it is something else, or of an encoder of another size.
     """
-    if data.attrs.get("kind") != "enrolled" or "threshold" not in data.attrs:
+    if data.attrs.get("kind") != "enrolled":
         raise ContractError("this dataset holds no enrolled devices; make it by rf-enrol")
     if data["signal"].shape[1] != latents:
         raise ContractError(
             f"enrolled fingerprints have {data['signal'].shape[1]} values, the encoder gives "
             f"{latents}: they are of another encoder"
         )
-    return Enrolled(data["signal"].values, data["device"].values, data.attrs["threshold"])
+    threshold = data.attrs.get("threshold", math.nan)
+    return Enrolled(data["signal"].values, data["device"].values, threshold)

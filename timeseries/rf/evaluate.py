@@ -7,8 +7,9 @@ over devices; methods are compared on the same resampled devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,16 @@ from neuro.metrics.verification import (
     score_auc_eer,
     verify_pairs,
 )
-from neuro.validation import Estimate, bootstrap_weights, percentile_interval, summarise
+from neuro.validation import Estimate, bootstrap_weights, percentile_interval, unit_means
 from timeseries.rf.enrol import Enrolled, enrol, threshold_of
 
-__all__ = ["Fingerprints", "Scores", "crossed_tests", "enrol_groups", "evaluate"]
+__all__ = ["Fingerprints", "Scores", "compare", "crossed_tests", "enrol_groups", "evaluate"]
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 N_BINS = 4096  # of scores in a bootstrap
+_BAND_BINS, _BAND_SAMPLES = 256, 200  # of the ROC's band
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,40 @@ class Scores:
         ``closed.<test>.<model>.accuracy``, ``open.<test>.<model>.auc`` and ``.eer``,
         ``verify.<test>.<model>.eer``, ``reject.<test>.<model>.auroc``, all with intervals over
         devices.
-    differences : dict of (str, str, str) to Estimate
-        By test, model and reference: the open EER of the model less that of the reference.
+    differences : dict of (str, str, str, str) to Estimate
+        By test, model, reference and measure (auc, eer): the open-set score of the model less
+        that of the reference.
+    samples : dict of str to ndarray, shape (n_boot,)
+        The bootstrap samples behind each estimate; all models have the same devices in a sample.
     enrolled : dict of str to Enrolled
         By model: the known devices, with the threshold set on validation devices.
     roc : dict of (str, str) to ndarray, shape (2, point)
         By test and model: false and true positive rates over all pairs ("different" is positive).
+    bands : dict of (str, str) to ndarray, shape (3, point)
+        False positive rates, and the ends of the interval of the true positive rates there.
     accepted : dict of (str, str) to tuple of two floats
-        By test and model, at the threshold: right bursts rejected, wrong ones accepted.
+        By test and model, at the threshold: right bursts rejected, wrong ones accepted; empty
+        without validation devices, which set it.
     """
 
-    estimates: dict[str, Estimate]
-    differences: dict[tuple[str, str, str], Estimate]
-    enrolled: dict[str, Enrolled]
-    roc: dict[tuple[str, str], Floats]
-    accepted: dict[tuple[str, str], tuple[float, float]]
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    differences: dict[tuple[str, str, str, str], Estimate] = field(default_factory=dict)
+    samples: dict[str, Floats] = field(default_factory=dict)
+    enrolled: dict[str, Enrolled] = field(default_factory=dict)
+    roc: dict[tuple[str, str], Floats] = field(default_factory=dict)
+    bands: dict[tuple[str, str], Floats] = field(default_factory=dict)
+    accepted: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+
+    def add(
+        self, name: str, value: float, samples: Floats, n: int, chance: float, unit: str = "device"
+    ) -> None:
+        """Put in an estimate with the interval of its bootstrap samples over `n` units."""
+        low, high = percentile_interval(samples, n_units=n)
+        known = np.isfinite([low, high]).all()
+        self.samples[name] = samples
+        self.estimates[name] = Estimate(
+            value, low if known else None, high if known else None, n=n, n_unit=unit, chance=chance
+        )
 
 
 def crossed_tests(data: xr.Dataset) -> dict[str, Rows]:
@@ -115,7 +136,7 @@ def evaluate(
     data: xr.Dataset,
     methods: Mapping[str, Fingerprints],
     *,
-    references: Mapping[str, str] | None = None,
+    references: Mapping[str, Sequence[str]] | None = None,
     n_boot: int = 1000,
     random_state: int = 0,
     progress: Callable[..., Iterator[Any]] | None = None,
@@ -129,8 +150,8 @@ def evaluate(
         unknown), ``unseen``, ``later``.
     methods : mapping of str to Fingerprints
         Of the bursts of `data`.
-    references : mapping of str to str, optional
-        To which other method each is compared, beside ``ml_rff``.
+    references : mapping of str to sequence of str, optional
+        To which other methods each is compared, beside ``ml_rff``.
     n_boot, random_state : int
     progress : callable, optional
 
@@ -140,8 +161,7 @@ def evaluate(
     """
     tests = crossed_tests(data)
     device = data["device"].values.astype(str)
-    out = Scores({}, {}, {}, {}, {})
-    drawn: dict[tuple[str, str], Floats] = {}
+    out = Scores()
     names = list(methods)
     for name in progress(names, "models", len(names)) if progress else names:
         codes = np.asarray(methods[name].codes, np.float32)
@@ -151,33 +171,47 @@ def evaluate(
             own = device[rows]
             n = len(np.unique(own))
             weights = bootstrap_weights(n, n_boot, random_state).astype(float)
-            drawn[test, name] = _open(out, test, name, codes[rows], own, weights)
-            _closed(out, test, name, methods[name].predicted, rows, own, random_state)
+            _open(out, test, name, codes[rows], own, weights)
+            _closed(out, test, name, methods[name].predicted, rows, own, weights)
             kind = test.split(".")[1]
             _verify(out, test, name, known[kind], codes[rows], own, weights)
         _reject(out, name, known, codes, device, tests, n_boot, random_state)
-    _compare(out, drawn, references or {}, tests, device)
+    for test in tests:
+        compare(out, test, names, references or {})
     return out
 
 
 # Open set -------------------------------------------------------------------------------------
 
 
-def _open(out: Scores, test: str, name: str, codes: Any, device: Any, weights: Floats) -> Floats:
-    """Score all pairs; return the EER of every bootstrap sample."""
-    n = len(np.unique(device))
+def _open(out: Scores, test: str, name: str, codes: Any, device: Any, weights: Floats) -> None:
+    """Score all pairs."""
+    n = weights.shape[1]
     exact = verify_pairs(codes, device)
     pairs = count_source_pairs(codes, device, N_BINS)
     auc, eer = resampled(pairs, weights)
-    for measure, value, samples, chance in (
-        ("auc", exact.auc, auc, 0.5), ("eer", exact.eer, eer, 0.5),
-    ):  # fmt: skip
-        low, high = percentile_interval(samples, n_units=n)
-        out.estimates[f"open.{test}.{name}.{measure}"] = Estimate(
-            value, low, high, n=n, n_unit="device", chance=chance
-        )
+    out.add(f"open.{test}.{name}.auc", exact.auc, auc, n, 0.5)
+    out.add(f"open.{test}.{name}.eer", exact.eer, eer, n, 0.5)
     out.roc[test, name] = _roc(pairs)
-    return eer
+    out.bands[test, name] = _band(pairs, weights)
+
+
+def _band(pairs: Floats, weights: Floats) -> Floats:
+    """Return the interval over devices of the ROC, from coarser counts and fewer samples."""
+    n = len(pairs)
+    coarse = pairs.reshape(n, n, _BAND_BINS, -1).sum(-1)
+    few = weights[:_BAND_SAMPLES]
+    first, second = np.triu_indices(n, 1)
+    kinds = (
+        few @ coarse[np.arange(n), np.arange(n)],
+        (few[:, first] * few[:, second]) @ coarse[first, second],
+    )
+    at = np.linspace(0, 1, 41)
+    kept = (kinds[0].sum(1) > 0) & (kinds[1].sum(1) > 0)
+    rates = [np.cumsum(k[kept, ::-1], 1) / k[kept].sum(1, keepdims=True) for k in kinds]
+    curves = [np.interp(at, [0, *x], [0, *y]) for x, y in zip(*rates, strict=True)]
+    low, high = np.quantile(curves, [0.025, 0.975], axis=0) if curves else (at * 0, at * 0 + 1)
+    return np.stack([at, low, high])
 
 
 def _roc(pairs: Floats) -> Floats:
@@ -190,15 +224,13 @@ def _roc(pairs: Floats) -> Floats:
 
 
 def _closed(
-    out: Scores, test: str, name: str, predicted: Any, rows: Rows, device: Any, seed: int
+    out: Scores, test: str, name: str, predicted: Any, rows: Rows, device: Any, weights: Floats
 ) -> None:
     if predicted is None or test.split(".")[1] != "known":
         return
-    right = (np.asarray(predicted)[rows] == device).astype(float)
-    n = len(np.unique(device))
-    out.estimates[f"closed.{test}.{name}.accuracy"] = summarise(
-        right, units=device, n_unit="device", chance=1 / n, random_state=seed
-    )
+    means = unit_means((np.asarray(predicted)[rows] == device).astype(float), device)
+    n = len(means)
+    out.add(f"closed.{test}.{name}.accuracy", float(means.mean()), weights @ means / n, n, 1 / n)
 
 
 # Enrolment ------------------------------------------------------------------------------------
@@ -217,11 +249,11 @@ def enrol_groups(codes: NDArray[np.floating], data: xr.Dataset) -> dict[str, Enr
     Returns
     -------
     dict of str to Enrolled
-        By group. Without validation devices the threshold is 0.
+        By group. Without validation devices the threshold is NaN: there is none.
     """
     device, part, group = (data[k].values.astype(str) for k in ("device", "part", "group"))
     found = {
-        kind: enrol(codes[rows], device[rows], 0.0)
+        kind: enrol(codes[rows], device[rows], math.nan)
         for kind in ("known", "validation", "unknown")
         if len(rows := np.flatnonzero((part == "enrol") & (group == kind)))
     }
@@ -239,11 +271,9 @@ def _verify(
     right = device[:, None] == known.devices
     value = score_auc_eer(scores.ravel(), right.ravel())[1]
     _, eer = resampled(_template_pairs(scores, device, known), weights)
-    n = weights.shape[1]
-    low, high = percentile_interval(eer, n_units=n)
-    out.estimates[f"verify.{test}.{name}.eer"] = Estimate(
-        value, low, high, n=n, n_unit="device", chance=0.5
-    )
+    out.add(f"verify.{test}.{name}.eer", value, eer, weights.shape[1], 0.5)
+    if math.isnan(known.threshold):
+        return
     accepted = scores >= known.threshold
     out.accepted[test, name] = (
         float(1 - accepted[right].mean()), float(accepted[~right].mean())
@@ -280,10 +310,7 @@ def _reject(
         )[0]
         samples = _reject_samples(best, [device[rows], device[tests[partner]]], n_boot, seed)
         n = len(np.unique(device[rows])) + len(np.unique(device[tests[partner]]))
-        low, high = percentile_interval(samples, n_units=n)
-        out.estimates[f"reject.{channel}.{session}.{name}.auroc"] = Estimate(
-            value, low, high, n=n, n_unit="device", chance=0.5
-        )
+        out.add(f"reject.{channel}.{session}.{name}.auroc", value, samples, n, 0.5)
 
 
 def _reject_samples(best: list[Any], devices: list[Any], n_boot: int, seed: int) -> Floats:
@@ -300,24 +327,35 @@ def _reject_samples(best: list[Any], devices: list[Any], n_boot: int, seed: int)
 # Comparison -----------------------------------------------------------------------------------
 
 
-def _compare(
-    out: Scores, drawn: dict[tuple[str, str], Floats], references: Mapping[str, str],
-    tests: dict[str, Rows], device: Any,
+def compare(
+    out: Scores, test: str, models: Sequence[str], references: Mapping[str, Sequence[str]],
+    n_unit: str = "device",
 ) -> None:  # fmt: skip
-    models = list(dict.fromkeys(name for _, name in drawn))
-    for test, rows in tests.items():
-        n = len(np.unique(device[rows]))
-        for name in models:
-            against = dict.fromkeys(["ml_rff", references.get(name, "ml_rff")])
-            for reference in against:
-                if reference == name or (test, reference) not in drawn:
-                    continue
-                gain = drawn[test, name] - drawn[test, reference]
-                low, high = percentile_interval(gain, n_units=n)
-                base = out.estimates[f"open.{test}.{reference}.eer"].value
-                value = out.estimates[f"open.{test}.{name}.eer"].value
-                assert value is not None  # noqa: S101 - for the type checker
-                assert base is not None  # noqa: S101
-                out.differences[test, name, reference] = replace(
-                    Estimate(value - base, low, high, n=n, n_unit="device"), baseline=base
-                )
+    """Compare open-set scores of one test on the same bootstrap samples; fill in `differences`.
+
+    Parameters
+    ----------
+    out : Scores
+        With the estimates and samples of all models.
+    test : str
+    models : sequence of str
+    references : mapping of str to sequence of str
+        To which other models each is compared, beside ``ml_rff``.
+    n_unit : str
+        What the samples are over.
+    """
+    for name in models:
+        for reference in dict.fromkeys(["ml_rff", *references.get(name, ())]):
+            if reference == name or reference not in models:
+                continue
+            for measure in ("auc", "eer"):
+                ours, theirs = (f"open.{test}.{m}.{measure}" for m in (name, reference))
+                gain = out.samples[ours] - out.samples[theirs]
+                one, base = out.estimates[ours], out.estimates[theirs]
+                assert one.value is not None  # noqa: S101 - for the type checker
+                assert base.value is not None  # noqa: S101
+                low, high = percentile_interval(gain, n_units=one.n)
+                out.differences[test, name, reference, measure] = Estimate(
+                    one.value - base.value, low, high, n=one.n, n_unit=n_unit, chance=0.0,
+                    baseline=base.value,
+                )  # fmt: skip

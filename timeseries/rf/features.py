@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuro.errors import DataError
 
-__all__ = ["FEATURES", "HandFeatures", "burst_features"]
+__all__ = ["FEATURES", "Discriminant", "HandFeatures", "burst_features"]
 
 N_BANDS = 32
 FEATURES = ("cfo", "image", "image_phase", "dc_i", "dc_q", "papr", "kurtosis")
@@ -72,13 +72,8 @@ def _phase_step(x: NDArray[np.complexfloating]) -> NDArray[np.float64]:
     return np.asarray(np.angle(like[np.arange(len(x)), lag]) / lag, float)
 
 
-class HandFeatures:
-    """Hand-made features, whitened by the spread inside training devices (a linear classifier).
-
-    Parameters
-    ----------
-    sfreq : float
-        Hz.
+class Discriminant:
+    """The directions in which devices differ most for their own spread: a linear classifier.
 
     Attributes
     ----------
@@ -86,11 +81,8 @@ class HandFeatures:
         The training devices.
     """
 
-    def __init__(self, sfreq: float) -> None:
-        self.sfreq = sfreq
-
-    def fit(self, signal: ArrayLike, device: ArrayLike) -> Self:
-        """Learn mean, whitening and classifier from bursts ``(trial, 2, time)``."""
+    def fit(self, features: ArrayLike, device: ArrayLike) -> Self:
+        """Learn from features ``(trial, feature)`` of named devices."""
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -101,14 +93,39 @@ class HandFeatures:
         # The eigen solver gives the projection in which devices differ most for their spread.
         lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
         self.model_: Any = make_pipeline(StandardScaler(), lda)
-        self.model_.fit(burst_features(signal, self.sfreq), np.asarray(device, str))
+        self.model_.fit(np.asarray(features, float), np.asarray(device, str))
         self.classes_ = self.model_.classes_
         return self
 
+    def transform(self, features: ArrayLike) -> NDArray[np.float64]:
+        """Return the discriminant scores: (trial, component)."""
+        return np.asarray(self.model_.transform(np.asarray(features, float)), float)
+
+    def predict(self, features: ArrayLike) -> NDArray[np.str_]:
+        """Return the training device of each trial."""
+        return np.asarray(self.model_.predict(np.asarray(features, float)), str)
+
+
+class HandFeatures(Discriminant):
+    """Hand-made features of bursts, whitened by the spread inside training devices.
+
+    Parameters
+    ----------
+    sfreq : float
+        Hz.
+    """
+
+    def __init__(self, sfreq: float) -> None:
+        self.sfreq = sfreq
+
+    def fit(self, signal: ArrayLike, device: ArrayLike) -> Self:
+        """Learn mean, whitening and classifier from bursts ``(trial, 2, time)``."""
+        return super().fit(burst_features(signal, self.sfreq), device)
+
     def transform(self, signal: ArrayLike) -> NDArray[np.float64]:
         """Return the discriminant scores of bursts: (trial, component)."""
-        return np.asarray(self.model_.transform(burst_features(signal, self.sfreq)), float)
+        return super().transform(burst_features(signal, self.sfreq))
 
     def predict(self, signal: ArrayLike) -> NDArray[np.str_]:
         """Return the training device of each burst."""
-        return np.asarray(self.model_.predict(burst_features(signal, self.sfreq)), str)
+        return super().predict(burst_features(signal, self.sfreq))

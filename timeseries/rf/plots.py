@@ -1,8 +1,8 @@
-"""Report blocks of the RF stages: bursts, training, scores, probes."""
+"""Report blocks of the RF stages: bursts, training, probes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from neuro.draw import COLOURS, GREY, new_figure, tidy
+from neuro.draw import COLOURS, new_figure, tidy
 from neuro.report import Block, Figure, Table, Text, Warning
 from neuro.validation import Estimate
 
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
     from timeseries.rf.drrff import DRRFF
-    from timeseries.rf.evaluate import Scores
 
 Complex = NDArray[np.complex64]
-_SHOWN = 4  # devices in a figure
-_KEPT = 12  # curves in a figure
+Before = Callable[[int], tuple[Complex, float]]
+_SHOWN = 3  # devices in a figure
 
 
 def estimate_rows(estimates: Mapping[str, Estimate]) -> list[dict[str, Any]]:
@@ -33,8 +32,15 @@ def estimate_rows(estimates: Mapping[str, Estimate]) -> list[dict[str, Any]]:
     ]
 
 
-def bursts_blocks(data: xr.Dataset) -> list[Block]:
-    """Count bursts and show some: in time, as a constellation, as a spectrum."""
+def bursts_blocks(data: xr.Dataset, before: Before | None = None) -> list[Block]:
+    """Count bursts and show some: in time, as a constellation, as a spectrum.
+
+    Parameters
+    ----------
+    data : Dataset
+    before : callable, optional
+        Gives a burst by its row before preprocessing: its samples and their rate in Hz.
+    """
     device = data["device"].values.astype(str)
     names = np.unique(device)
     capture = data["capture"].values.astype(str)
@@ -44,31 +50,46 @@ def bursts_blocks(data: xr.Dataset) -> list[Block]:
          "median SNR": float(np.median(data["snr"].values[device == name]))}
         for name in names[:40]
     ]  # fmt: skip
+    if not np.isfinite([row["median SNR"] for row in rows]).any():  # bursts by annotation have none
+        rows = [{k: v for k, v in row.items() if k != "median SNR"} for row in rows]
     some = [int(np.flatnonzero(device == name)[0]) for name in names[:_SHOWN]]
     values = data["signal"].values[some]
     x = (values[:, 0] + 1j * values[:, 1]).astype(np.complex64)
-    figure = bursts_figure(x, names[:_SHOWN].tolist(), data.attrs["sfreq"])
+    rate = float(data.attrs["sfreq"])
+    if before is None:
+        shown = {f"{name}": (burst, rate) for name, burst in zip(names, x, strict=False)}
+        text = "The first burst of some devices, after preprocessing."
+    else:
+        text = "The first burst of some devices, before preprocessing and after."
+        shown = {}
+        for name, row, burst in zip(names, some, x, strict=False):
+            raw, raw_rate = before(row)
+            shown[f"{name}, as received"] = (raw, raw_rate)
+            shown[f"{name}, after preprocessing"] = (burst, rate)
+    figure = bursts_figure(shown)
     more = f" (40 of {len(names)} devices)" if len(names) > 40 else ""
     return [
         Text(f"{len(device)} bursts of {data.sizes['time']} samples at "
              f"{data.attrs['sfreq'] / 1e6:g} MS/s."),
-        Figure(figure, "The first burst of some devices, after preprocessing."),
+        Figure(figure, text),
         Table(rows, f"Bursts by device{more}.", {"median SNR": "dB"}),
     ]  # fmt: skip
 
 
-def bursts_figure(x: Complex, names: Sequence[str], sfreq: float) -> MatplotlibFigure:
-    """Draw bursts: I and Q over time, the constellation, the spectrum."""
-    figure = new_figure(9, 1.9 * len(x))
-    grid = figure.subplots(len(x), 3, width_ratios=(2, 1, 1.4), squeeze=False)
-    time = np.arange(x.shape[1]) / sfreq * 1e6
-    for row, (burst, name) in enumerate(zip(x, names, strict=True)):
-        last = row == len(x) - 1
-        axes = tidy(grid[row, 0], "time (us)" if last else "", "amplitude", str(name))
+def bursts_figure(bursts: Mapping[str, tuple[Complex, float]]) -> MatplotlibFigure:
+    """Draw bursts with their rates (Hz): I and Q over time, the constellation, the spectrum."""
+    figure = new_figure(9, 1.9 * len(bursts))
+    grid = figure.subplots(len(bursts), 3, width_ratios=(2, 1, 1.4), squeeze=False)
+    for row, (name, (burst, sfreq)) in enumerate(bursts.items()):
+        last = row == len(bursts) - 1
+        time = np.arange(len(burst)) / sfreq * 1e6
+        axes = tidy(grid[row, 0], "time (us)" if last else "", "amplitude", name)
         axes.plot(time, burst.real, lw=0.6, color=COLOURS[0], label="I")
         axes.plot(time, burst.imag, lw=0.6, color=COLOURS[1], label="Q")
+        axes.set_xlim(time[0], time[-1])
         if row == 0:
-            axes.legend(fontsize=7, frameon=False, ncols=2)
+            axes.legend(fontsize=7, frameon=False, ncols=2, loc="lower right",
+                        bbox_to_anchor=(1, 1), borderaxespad=0)  # fmt: skip
         axes = tidy(grid[row, 1], "I" if last else "", "Q")
         axes.plot(burst.real, burst.imag, ".", ms=1.5, color=COLOURS[0], alpha=0.5)
         axes.set_aspect("equal", "datalim")
@@ -94,114 +115,6 @@ def history_figure(history: Sequence[Mapping[str, float]]) -> MatplotlibFigure:
         axes.plot(table.index, table[name], color=COLOURS[number % len(COLOURS)], label=name)
     if names:
         axes.legend(fontsize=7, frameon=False, ncols=3)
-    return figure
-
-
-# Scores ---------------------------------------------------------------------------------------
-
-
-def score_blocks(found: Scores, data: xr.Dataset) -> list[Block]:
-    """Show the crossed table, ROC curves, paired differences and thresholds."""
-    tests = list(dict.fromkeys(test for test, _ in found.roc))
-    models = list(dict.fromkeys(model for _, model in found.roc))
-    intro = (
-        "Rows cross the channel (same: statistics of the training; unseen: others), the devices "
-        "and the session (later: after drift). EER and AUC are over all pairs of bursts, chance "
-        "0.5 each; lower EER is better. Intervals (95 %) are over devices."
-    )
-    return [
-        Text(intro),
-        Table(_crossed(found, tests, models, "open", "eer"), "Open set: EER of all pairs."),
-        Table(_crossed(found, tests, models, "open", "auc"), "Open set: AUC of all pairs."),
-        Table(_differences(found), "Paired differences of the EER: below 0 the model is better."),
-        Figure(roc_figure(found, tests, models), "ROC of all pairs (positive: different devices)."),
-        Table(_closed(found), "Closed set: accuracy over the training devices."),
-        Table(_verified(found), "After enrolment: equal error rate, and errors at the threshold "
-              "that validation devices set."),
-        Table(_rejected(found), "Known or never seen: AUROC of the best score."),
-        Figure(
-            plane_figure(found, data),
-            "Enrolled devices by their templates in the plane in which they differ most.",
-        ),
-    ]  # fmt: skip
-
-
-def _cell(e: Estimate | None) -> str:
-    if e is None or e.value is None:
-        return ""
-    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" if e.low is not None else f"{e.value:.3f}"
-
-
-def _crossed(
-    found: Scores, tests: Sequence[str], models: Sequence[str], family: str, measure: str
-) -> list[dict[str, Any]]:
-    return [
-        {"test": test, **{
-            m: _cell(found.estimates.get(f"{family}.{test}.{m}.{measure}")) for m in models
-        }}
-        for test in tests
-    ]  # fmt: skip
-
-
-def _differences(found: Scores) -> list[dict[str, Any]]:
-    return [
-        {"test": test, "model": model, "less": reference, "difference": e.value, "low": e.low,
-         "high": e.high}
-        for (test, model, reference), e in found.differences.items()
-    ]  # fmt: skip
-
-
-def _closed(found: Scores) -> list[dict[str, Any]]:
-    return estimate_rows({k: e for k, e in found.estimates.items() if k.startswith("closed.")})
-
-
-def _rejected(found: Scores) -> list[dict[str, Any]]:
-    return estimate_rows({k: e for k, e in found.estimates.items() if k.startswith("reject.")})
-
-
-def _verified(found: Scores) -> list[dict[str, Any]]:
-    return [
-        {"test": test, "model": model, "EER": _cell(found.estimates[f"verify.{test}.{model}.eer"]),
-         "right rejected": rejected, "wrong accepted": accepted}
-        for (test, model), (rejected, accepted) in found.accepted.items()
-    ]  # fmt: skip
-
-
-def roc_figure(found: Scores, tests: Sequence[str], models: Sequence[str]) -> MatplotlibFigure:
-    """Draw the ROC of every test, all models in one panel."""
-    columns = min(4, len(tests))
-    rows = -(-len(tests) // columns)
-    figure = new_figure(2.6 * columns, 2.7 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[len(tests) :]:
-        axes.set_axis_off()
-    for axes, test in zip(grid, tests, strict=False):
-        tidy(axes, "false positives", "true positives", test.replace(".", "\n"))
-        axes.plot([0, 1], [1, 0], ":", color=GREY, lw=0.8)
-        for number, model in enumerate(models[:_KEPT]):
-            x, y = found.roc[test, model]
-            axes.plot(x, y, lw=1.1, color=COLOURS[number % len(COLOURS)], label=model,
-                      ls="-" if number < len(COLOURS) else "--")  # fmt: skip
-        axes.title.set_fontsize(7)
-    grid[0].legend(fontsize=6, frameon=False)
-    return figure
-
-
-def plane_figure(found: Scores, data: xr.Dataset) -> MatplotlibFigure:
-    """Draw the templates of known devices in their principal plane, one panel a model."""
-    models = [m for m in found.enrolled if found.enrolled[m].templates.shape[1] > 1]
-    columns = min(4, len(models))
-    rows = -(-len(models) // columns)
-    figure = new_figure(2.5 * columns, 2.5 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[len(models) :]:
-        axes.set_axis_off()
-    for axes, model in zip(grid, models, strict=False):
-        known = found.enrolled[model]
-        centred = known.templates - known.templates.mean(0)
-        place = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
-        tidy(axes, title=model)
-        axes.plot(place[:, 0], place[:, 1], "o", ms=4, color=COLOURS[0], alpha=0.7)
     return figure
 
 
@@ -241,5 +154,5 @@ def swap_figure(encoder: DRRFF, data: xr.Dataset) -> MatplotlibFigure:
         "device A": a.values, "device B": b.values, "background of B": encoder.background(b),
         "A in B's background": encoder.swap(a, b),
     }  # fmt: skip
-    x = np.concatenate([v[:, 0] + 1j * v[:, 1] for v in signals.values()])
-    return bursts_figure(x, list(signals), float(data.attrs["sfreq"]))
+    rate = float(data.attrs["sfreq"])
+    return bursts_figure({k: (v[0, 0] + 1j * v[0, 1], rate) for k, v in signals.items()})

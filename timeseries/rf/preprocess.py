@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from neuro.errors import DataError, InputError
 from timeseries.read import Capture
 from timeseries.rf.bursts import Detector, find_bursts
+from timeseries.rf.pulses import pulse_widths
 from timeseries.rf.simulate import burst_dataset
 from timeseries.rf.sync import synchronise
 from timeseries.rf.waveforms import zigbee_preamble
@@ -291,7 +292,8 @@ def read_bursts(
     -------
     Dataset
         ``signal (trial, iq, time)``; on ``trial`` the labels, ``start`` (sample in the capture),
-        ``length``, ``snr``, ``cfo``, ``clipped``.
+        ``length``, ``snr``, ``cfo``, ``clipped``; ``widths (trial, width)``, what the pulses and
+        gaps of the whole burst are like (`timeseries.rf.pulses`).
 
     Raises
     ------
@@ -304,7 +306,7 @@ def read_bursts(
             f"captures have the rates {', '.join(f'{r:g}' for r in rates)} Hz; set sfreq to "
             "resample them to one"
         )
-    signals, tables = [], []
+    signals, tables, widths = [], [], []
     pairs = list(zip(captures, labels, strict=True))
     for capture, label in progress(pairs, "captures", len(pairs)) if progress else pairs:
         ratio = 1.0 if steps.sfreq is None else capture.sfreq / steps.sfreq
@@ -318,9 +320,8 @@ def read_bursts(
             table[name] = label.get(name, "")
         signals.append(signal)
         tables.append(table)
+        widths.append(pulse_widths(capture, found))
     everything = pd.concat(tables, ignore_index=True)
-    return burst_dataset(
-        np.concatenate(signals),
-        everything,
-        {**_attrs(rates[0], steps, detector, bursts), "capture_sfreq": rates[0]},
-    )
+    attrs = {**_attrs(rates[0], steps, detector, bursts), "capture_sfreq": rates[0]}
+    data = burst_dataset(np.concatenate(signals), everything, attrs)
+    return data.assign_coords(widths=(("trial", "width"), np.concatenate(widths)))

@@ -20,8 +20,11 @@ def library(x: Any) -> ModuleType:
 def constant(values: Any, like: Any) -> Any:
     """Return values as an array of the library and on the device of another one.
 
-    Precision follows `like`: single with single, complex values stay complex.
+    Precision follows `like`: single with single, complex values stay complex. A tensor that lies
+    there already is returned as it is.
     """
+    if library(values) is not np:
+        return values
     double = str(like.dtype).endswith(("64", "128")) and "complex64" not in str(like.dtype)
     values = np.asarray(values)
     kind = ("complex128" if double else "complex64") if np.iscomplexobj(values) else (
