@@ -12,6 +12,8 @@ from neuro.stage import Context, Dataset, Encoder, File, Files, Folder, Params, 
 from neuro.units import Hertz, Seconds
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from eeg.beta_vae import BetaVAE
 
     Inputs = dict[str, Any]
@@ -203,6 +205,7 @@ class BetaVAEParams(Params):
 
 
 def _estimator(params: BetaVAEParams) -> BetaVAE:
+
     from eeg.beta_vae import BetaVAE
 
     settings = params.model_dump()
@@ -213,6 +216,7 @@ def _train_together(
     inputs: Inputs, params: list[BetaVAEParams], contexts: list[Context]
 ) -> list[BetaVAE]:
     """Train the members of a sweep as one ensemble."""
+
     from eeg.beta_vae import BetaVAE
     from neuro.data import as_signal
 

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from neuro.activity import report_activity
 from neuro.data import as_signal
 from neuro.errors import DataError, InputError
 
@@ -93,6 +94,8 @@ def _report(
         figure = dts_plots.information_figure(model, own, known)
         blocks.append(Figure(figure, "Share of each factor's entropy that a latent tells."))
     context.section(f"Training · {title}", *blocks)
+    if model.objective_.penalty.stochastic:
+        report_activity(context, *model.posterior(own), known or None)
 
 
 def factors_of(data: xr.Dataset | xr.DataArray, names: Sequence[str]) -> dict[str, NDArray[Any]]:
