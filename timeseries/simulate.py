@@ -8,6 +8,7 @@ channels, shifts the pace of the wave and raises or lowers the noise: none of it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -176,7 +177,7 @@ def _bump(x: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     return np.exp(-0.5 * (x / width) ** 2)
 
 
-def _waves(phase: NDArray[np.float64], shape: NDArray[np.generic]) -> NDArray[np.float64]:
+def _waves(phase: NDArray[np.float64], shape: NDArray[Any]) -> NDArray[np.float64]:
     """Return waves of unit standard deviation by phase in cycles, shape ``(trial, time)``."""
     angle, turn = 2 * np.pi * phase, phase % 1.0
     kinds = [
@@ -191,7 +192,7 @@ def _waves(phase: NDArray[np.float64], shape: NDArray[np.generic]) -> NDArray[np
 
 
 def _coloured(
-    n: int, channels: int, samples: int, colour: NDArray[np.generic], rng: np.random.Generator
+    n: int, channels: int, samples: int, colour: NDArray[Any], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Return noise of unit power whose spectrum falls as frequency to the minus `colour`."""
     frequency = np.fft.rfftfreq(samples)
