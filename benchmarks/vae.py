@@ -161,7 +161,7 @@ def memory(batch: int, latents: int) -> None:
     start = time.process_time()
     decompose_kl(*inputs, n_samples=10**5, estimator="mss").tc.mean().backward()
     print(
-        f"TC at {batch} x {latents}: {peak() - before:.0f} MB more than the {before:.0f} MB before, "
+        f"TC at {batch} x {latents}: {peak() - before:.0f} MB more than {before:.0f} MB before, "
         f"{time.process_time() - start:.1f} s of processor time; one plain tensor of all pairs "
         f"would take {4 * batch**2 * latents / 1e6:.0f} MB"
     )

@@ -11,6 +11,39 @@ from neuro.stage import Context, Dataset, Encoder, Params, Table, stage
 Network = Literal["conv", "tcn", "lstm", "gru", "mlp"]
 
 
+class SimulateParams(Params):
+    """Series whose factors are known; see `timeseries.simulate.SeriesStudy`."""
+
+    n_subjects: int = Field(6, ge=1)
+    """Domains."""
+    n_trials: int = Field(200, ge=4)
+    """Series of a subject."""
+    n_classes: int = Field(4, ge=2, le=6)
+    """Shapes of the wave."""
+    n_channels: int = Field(3, ge=1)
+    """Of a series."""
+    n_samples: int = Field(64, ge=16)
+    """Of a series."""
+    noise: float = Field(0.2, ge=0)
+    """Standard deviation of the noise; that of a wave is about 1."""
+    shift: float = Field(1.0, ge=0)
+    """How far subjects differ."""
+    shortest: float = Field(1.0, ge=0.25, le=1)
+    """Lengths are drawn from this share up to all of it."""
+    test_size: float = Field(0.5, gt=0, lt=1)
+    """Share of each subject's recordings that is held out."""
+    seed: int = 0
+    """Of the simulator and the split."""
+
+
+@stage("ts-simulate", version=1)
+def simulate(params: SimulateParams, context: Context) -> Dataset:
+    """Simulate series in domains, and hold out a share of each subject's recordings."""
+    from timeseries import dts_study
+
+    return dts_study.simulate(params.model_dump(), context)
+
+
 class _Training(Params):
     network: Network = "conv"
     """Of encoder and decoder."""
@@ -27,7 +60,7 @@ class _Training(Params):
     learning_rate: float = Field(1e-3, gt=0)
     """Of Adam."""
     factors: tuple[str, ...] = ()
-    """Coordinates that hold known factors, for the heat map."""
+    """Coordinates that hold known factors, for the heat map; those marked as such where empty."""
     device: str = "auto"
     """Where to train; auto takes a GPU where there is one."""
     seed: int = 0
@@ -76,9 +109,9 @@ class DTSParams(_Training):
     """Of the domain from g_d, in nats per series."""
     adversarial_weight: float = Field(20.0, ge=0)
     """Of the crossed heads behind gradient reversal, in nats per series."""
-    label: str = "label"
+    label: str = "class"
     """Coordinate that holds the class; empty where unknown."""
-    domain: str = "domain"
+    domain: str = "subject"
     """Coordinate that holds the domain."""
     target: str | None = None
     """Domain whose classes are hidden from training; null hides none."""
@@ -99,7 +132,7 @@ class CompareParams(Params):
     """Of the table of codes."""
 
     factors: tuple[str, ...] = ()
-    """Coordinates that hold known factors; all named factor_... where empty."""
+    """Coordinates that hold known factors; those that are marked as such where empty."""
     n_most: int = Field(2000, ge=10)
     """Series scored."""
     seed: int = 0
@@ -114,3 +147,22 @@ def latents(
     from timeseries import dts_study
 
     return dts_study.compare(series, models, params.model_dump(), context)
+
+
+class SegmentsParams(Params):
+    """Of the probes of segments."""
+
+    label: str = "class"
+    """Coordinate that holds the class."""
+    domain: str = "subject"
+    """Coordinate that holds the domain."""
+    target: str
+    """Domain whose classes were hidden from training."""
+
+
+@stage("ts-segments", version=1)
+def segments(series: Dataset, encoder: Encoder, params: SegmentsParams, context: Context) -> Table:
+    """Probe what each segment of DTS tells: class and domain, on source and target."""
+    from timeseries import dts_study
+
+    return dts_study.segments(series, encoder, params.model_dump(), context)

@@ -32,6 +32,86 @@ def rows_of(data: xr.Dataset, part: str) -> NDArray[np.intp]:
     return rows
 
 
+def simulate(settings: dict[str, Any], context: Context) -> xr.Dataset:
+    """Simulate series and mark the parts."""
+    from neuro.report import Text
+    from timeseries.simulate import SeriesStudy, simulate_series
+
+    seed, held = settings.pop("seed"), settings.pop("test_size")
+    data = simulate_series(SeriesStudy(**settings), seed)
+    subject = data["subject"].values
+    rng = np.random.default_rng(seed)
+    part = np.full(len(subject), "train", "<U5")
+    for name in np.unique(subject):
+        rows = rng.permutation(np.flatnonzero(subject == name))
+        part[rows[: max(1, round(held * len(rows)))]] = "test"
+    context.section("Series", Text(
+        f"{len(subject)} series of {len(np.unique(subject))} subjects were simulated, each a "
+        f"recording of its own; {int((part == 'test').sum())} of them are held out."
+    ))  # fmt: skip
+    return data.assign_coords(part=("trial", part))
+
+
+def segments(
+    data: xr.Dataset, encoder: Any, settings: dict[str, Any], context: Context
+) -> pd.DataFrame:
+    """Fit fresh probes on the training part of both domains; score them on the test part."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from neuro.report import Table
+
+    truth = {k: data[settings[k]].values.astype(str) for k in ("label", "domain")}
+    if settings["target"] not in truth["domain"]:
+        raise InputError(f"no series is of the domain '{settings['target']}'")
+    train, test = rows_of(data, "train"), rows_of(data, "test")
+    on_target = truth["domain"][test] == settings["target"]
+    signal = as_signal(data)
+    table = []
+    for segment in ("g_y", "g_d"):
+        codes = np.asarray(encoder.segment(signal, segment))
+        row: dict[str, Any] = {"segment": segment}
+        for name, letter, what in (("domain", "D", "domain"), ("label", "C", "class")):
+            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+            model.fit(codes[train], truth[name][train])
+            right = model.predict(codes[test]) == truth[name][test]
+            for place, at in (("S", ~on_target), ("T", on_target)):
+                row[f"Acc/{letter}-{place}"] = float(right[at].mean())
+            _, counts = np.unique(truth[name][test], return_counts=True)
+            context.metric(
+                f"segment.{segment}.{what}.accuracy", float(right.mean()), n=len(test),
+                n_unit="series", chance=float(counts.max() / counts.sum()),
+            )  # fmt: skip
+            if name == "label":
+                proba = model.predict_proba(codes[test])
+                for place, at in (("S", ~on_target), ("T", on_target)):
+                    row[f"AUC/C-{place}"] = _auc(truth[name][test][at], proba[at], model.classes_)
+        table.append(row)
+    right = encoder.predict(signal[test]) == truth["label"][test]
+    context.metric("adapt.target.dts.accuracy", float(right[on_target].mean()),
+                   n=int(on_target.sum()), n_unit="series",
+                   chance=1 / len(encoder.classes_))  # fmt: skip
+    context.section("What each segment tells", Table(table, (
+        "Fresh linear probes, fitted on the training part of both domains (the target's classes "
+        "too, to find what is there) and scored on the test part; D domain, C class, S source, "
+        "T target."
+    )))  # fmt: skip
+    context.scored(settings["target"])
+    return pd.DataFrame(table)
+
+
+def _auc(truth: NDArray[Any], proba: NDArray[Any], classes: NDArray[Any]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    each = [
+        roc_auc_score(truth == name, proba[:, i])
+        for i, name in enumerate(classes)
+        if 0 < (truth == name).sum() < len(truth)
+    ]
+    return float(np.mean(each)) if each else float("nan")
+
+
 def train_vae(data: xr.Dataset, settings: dict[str, Any], context: Context) -> SeriesVAE:
     """Train a member of the VAE family."""
     from timeseries.vae import SeriesVAE
@@ -99,13 +179,13 @@ def _report(
 
 
 def factors_of(data: xr.Dataset | xr.DataArray, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Return the known factors by name: those named, or all coordinates ``factor_...``."""
+    """Return the known factors by name: those named, or all that are marked as factors."""
     if not names:
-        names = [str(n) for n in data.coords if str(n).startswith("factor_")]
+        names = [str(n) for n, coord in data.coords.items() if "factor" in coord.attrs]
     missing = [name for name in names if name not in data.coords]
     if missing:
         raise InputError(f"no coordinates {missing}; found {sorted(map(str, data.coords))}")
-    return {name.removeprefix("factor_"): data[name].values for name in names}
+    return {name: data[name].values for name in names}
 
 
 def compare(

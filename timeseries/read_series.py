@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -253,8 +254,7 @@ def _runs(labels: pd.Series[Any]) -> tuple[Span, ...]:
     """Return the stretches of equal labels; missing labels make none."""
     text = np.where(labels.isna(), "", labels.astype(str))
     edges = [0, *(np.flatnonzero(text[1:] != text[:-1]) + 1).tolist(), len(text)]
-    pairs = zip(edges[:-1], edges[1:], strict=True)
-    return tuple(Span(a, b, str(text[a])) for a, b in pairs if text[a] != "")
+    return tuple(Span(a, b, str(text[a])) for a, b in pairwise(edges) if text[a] != "")
 
 
 def _read_xarray(path: Path) -> list[Recording]:

@@ -32,8 +32,8 @@ class Windows:
     cross : bool
         Let windows run over borders of labels (the label is then that of the window's middle).
     missing : "interpolate" or "refuse"
-        What happens to missing samples. A window in which a channel has no sample at all is left
-        out in either case, and counted.
+        Missing samples are filled in linearly, or any of them is an error. With interpolation a
+        window in which a channel has no sample at all is left out, and counted.
     max_missing : float
         Windows that miss a larger share of their samples are left out, and counted.
     """
