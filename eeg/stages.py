@@ -12,6 +12,8 @@ from neuro.stage import Context, Dataset, Encoder, File, Files, Folder, Params, 
 from neuro.units import Hertz, Seconds
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from eeg.beta_vae import BetaVAE
 
     Inputs = dict[str, Any]
@@ -203,6 +205,7 @@ class BetaVAEParams(Params):
 
 
 def _estimator(params: BetaVAEParams) -> BetaVAE:
+
     from eeg.beta_vae import BetaVAE
 
     settings = params.model_dump()
@@ -213,6 +216,7 @@ def _train_together(
     inputs: Inputs, params: list[BetaVAEParams], contexts: list[Context]
 ) -> list[BetaVAE]:
     """Train the members of a sweep as one ensemble."""
+
     from eeg.beta_vae import BetaVAE
     from neuro.data import as_signal
 
@@ -224,12 +228,13 @@ def _train_together(
         progress=contexts[0].progress,
     )
     for context, encoder in zip(contexts, fitted, strict=True):
-        _report_encoder(context, encoder)
+        _report_encoder(context, encoder, signal)
     return fitted
 
 
-def _report_encoder(context: Context, encoder: BetaVAE) -> None:
+def _report_encoder(context: Context, encoder: BetaVAE, signal: xr.DataArray) -> None:
     from eeg import methods, plots
+    from neuro.activity import report_activity
 
     for sentence, citations in methods.training(encoder):
         context.method(sentence, *citations)
@@ -239,9 +244,12 @@ def _report_encoder(context: Context, encoder: BetaVAE) -> None:
         "Training", *plots.training_blocks(encoder.history_, encoder.kl_, encoder.types_.tolist())
     )
     context.section("Latents", *plots.traversal_blocks(encoder.traverse(), encoder.kept_.tolist()))
+    if encoder.beta:
+        mean, variance = encoder.transform(signal, return_variance=True)
+        report_activity(context, mean.values, variance.values)
 
 
-@stage("eeg-beta-vae", version=1, together=_train_together)
+@stage("eeg-beta-vae", version=2, together=_train_together)
 def beta_vae(epochs: Dataset, params: BetaVAEParams, context: Context) -> Encoder:
     """Train a beta-VAE on all trials: the encoder to import and to decode with."""
     return _train_together({"epochs": epochs}, [params], [context])[0]

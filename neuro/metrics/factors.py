@@ -87,7 +87,7 @@ def clean(
         For shapes that don't fit, too few rows, or no factor that varies.
     """
     values = _matrix(latents)
-    columns = _columns(factors)
+    columns = factor_columns(factors)
     lengths = {name: len(column) for name, column in columns.items() if len(column) != len(values)}
     if lengths:
         told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
@@ -155,7 +155,8 @@ def _matrix(latents: ArrayLike) -> Floats:
     return values
 
 
-def _columns(factors: Factors) -> dict[str, NDArray[Any]]:
+def factor_columns(factors: Factors) -> dict[str, NDArray[Any]]:
+    """Return the values of each factor by its name, as given."""
     if hasattr(factors, "items"):
         columns = {str(name): np.asarray(column) for name, column in factors.items()}
     else:

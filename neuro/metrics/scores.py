@@ -10,15 +10,16 @@ from numpy.typing import ArrayLike
 
 from neuro.errors import InputError
 from neuro.metrics.dci import dci_of
-from neuro.metrics.dependence import total_correlation
+from neuro.metrics.dependence import neighbour_total_correlation, total_correlation
 from neuro.metrics.factors import Factor, Factors, Flags, Floats, clean
 from neuro.metrics.gaps import explicitness_of, mig_of, modularity_of, sap_of
 from neuro.metrics.infomec import infomec_of
+from neuro.metrics.interventions import beta_vae_of, factor_vae_of
 from neuro.metrics.mutual_information import N_NEIGHBORS, information_matrix
 
 SCORES = (
     "infom", "infoe", "infoc", "mig", "sap", "dci_d", "dci_c", "dci_i", "modularity",
-    "explicitness", "tc",
+    "explicitness", "beta_vae", "factor_vae", "tc", "tc_knn",
 )  # fmt: skip
 
 
@@ -54,12 +55,13 @@ def disentanglement(
     n_bins : int
         Bins of equal population that stand for a continuous factor where classes are needed.
     random_state : int
-        Of the split (two thirds to fit, a third to score) in SAP, DCI and explicitness.
+        Of the split (two thirds to fit, a third to score) in SAP, DCI and explicitness, and of
+        the rows drawn in the beta-VAE and FactorVAE metrics and tc_knn.
 
     Returns
     -------
     dict of str to float
-        Always finite, and higher is better except for tc:
+        Always finite, and higher is better except for tc and tc_knn:
 
         - ``infom``, ``infoe``, ``infoc``: InfoMEC (Hsu et al. 2023), 0 to 1;
         - ``mig``: mutual information gap (Chen et al. 2018), latents in 20 bins, 0 to 1;
@@ -67,7 +69,10 @@ def disentanglement(
         - ``dci_d``, ``dci_c``, ``dci_i``: disentanglement, completeness, informativeness
           (Eastwood and Williams 2018) by histogram-based boosted trees, 0 to 1;
         - ``modularity``, ``explicitness``: Ridgeway and Mozer (2018), 0 to 1 and (chance) 0.5 to 1;
-        - ``tc``: total correlation of the latents as a Gaussian, in nats.
+        - ``beta_vae``, ``factor_vae``: the metrics of Higgins et al. (2017) and of Kim and Mnih
+          (2018) on groups of the rows given, (chance) one over the number of factors to 1;
+        - ``tc``, ``tc_knn``: total correlation of the latents, as a Gaussian and by nearest
+          neighbours (of 2,000 rows at most), in nats.
 
     Raises
     ------
@@ -134,6 +139,18 @@ def _explicitness(z: Floats, factors: list[Factor], **settings: Any) -> tuple[fl
     return (explicitness_of(z, factors, random_state=settings["seed"]),)
 
 
+def _beta_vae(z: Floats, factors: list[Factor], **settings: Any) -> tuple[float, ...]:
+    return (beta_vae_of(z, factors, random_state=settings["seed"]),)
+
+
+def _factor_vae(z: Floats, factors: list[Factor], **settings: Any) -> tuple[float, ...]:
+    return (factor_vae_of(z, factors, random_state=settings["seed"]),)
+
+
+def _tc_knn(z: Floats, factors: list[Factor], **settings: Any) -> tuple[float, ...]:
+    return (neighbour_total_correlation(z, random_state=settings["seed"]),)
+
+
 def _tc(z: Floats, factors: list[Factor], **settings: Any) -> tuple[float, ...]:
     return (total_correlation(z),)
 
@@ -144,5 +161,8 @@ _FAMILIES: dict[tuple[str, ...], Callable[..., tuple[float, ...]]] = {
     ("sap",): _sap,
     ("dci_d", "dci_c", "dci_i"): _dci,
     ("explicitness",): _explicitness,
+    ("beta_vae",): _beta_vae,
+    ("factor_vae",): _factor_vae,
     ("tc",): _tc,
+    ("tc_knn",): _tc_knn,
 }

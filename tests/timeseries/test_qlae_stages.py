@@ -1,0 +1,64 @@
+"""The stages of QLAE: series and EEG by YAML alone, scores with intervals beside baselines."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from typer.testing import CliRunner
+
+from neuro.cli import app
+from neuro.metrics import disentanglement
+from timeseries.qlae_study import binned
+
+EEG = """
+version: 1
+name: tiny
+seed: 0
+stages:
+  recordings:
+    use: eeg-recordings
+    simulate: {n_subjects: 3, n_trials: 8}
+  epochs:
+    use: eeg-epochs
+    each: ${recordings}
+    h_freq: 30
+    resample: 64
+  encoder:
+    use: ts-qlae
+    series: ${epochs}
+    n_latents: 3
+    n_values: 4
+    n_hidden: 16
+    max_epochs: 2
+    batch_size: 16
+  scores:
+    use: ts-disentangle
+    series: ${epochs}
+    models: ["${encoder}"]
+    factors: [condition]
+    n_boot: 4
+"""
+
+
+def test_qlae_runs_on_eeg_by_yaml_alone(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(EEG)
+    told = CliRunner().invoke(
+        app, ["run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "run")]
+    )
+    assert told.exit_code == 0, told.output
+    metrics = json.loads((tmp_path / "run" / "tiny" / "metrics.json").read_text())
+    text = json.dumps(metrics)
+    for name in ("qlae", "pca", "ica", "random"):
+        assert f"disentangle.{name}.infom" in text
+        assert f"disentangle.{name}.binned.infom" in text
+
+
+def test_bins_alike_change_no_score_of_information_of_even_codes():
+    codes = np.tile(np.arange(4), (2, 50)).T
+    assert set(binned(codes, 4).ravel()) == {0, 1, 2, 3}
+    s = np.arange(200) % 4
+    for name in ("infom", "infoc"):
+        assert disentanglement(codes, s, scores=name) == disentanglement(
+            binned(codes, 4), s, scores=name
+        )
