@@ -6,7 +6,7 @@ For each seed two subjects are simulated; one is the labelled source, the other 
 classes nothing sees before the test. Half of each is trained on, the other half scored.
 `source_only` is the same network and penalty without target, domain and crossed heads. Probes are
 fresh logistic regressions, fitted on the training half. One JSON per seed is kept in the folder,
-so that a killed run continues. Settings were chosen on seeds from 100 on.
+so that a killed run continues. Choose settings on other seeds (from 100 on) than those reported.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The carrier of bursts: how fast they turn, found from their own repetitions, and turning them.
 
-A preamble repeats itself, so that its later part is its earlier part, turned by the carrier's offset.
+A preamble repeats itself, so that its later part is its earlier part, turned by its carrier.
 The same functions take NumPy arrays and torch tensors.
 """
 

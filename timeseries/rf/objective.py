@@ -75,8 +75,8 @@ class DRRFF(Objective):
 
     Squared errors are means over a record, as in the paper, since its weights belong to them.
 
-    With ``sizes.carrier`` (ours) Q takes the carrier off a burst before its U-Net, and G puts on the
-    carrier that the fingerprint tells. The carrier multiplies a signal, ``x = exp(j w n) s``, which
+    With ``sizes.carrier`` (ours) Q takes the carrier off a burst before its U-Net, and G puts on
+    the carrier that the fingerprint tells. The carrier multiplies a signal, ``x = exp(j w n) s``, which
     small convolutions cannot do or undo: left in the backgrounds, it would teach F that the carrier
     says nothing about the device, since shuffled signals bear the device of the fingerprint.
 
@@ -243,7 +243,7 @@ class _Carrier(nn.Module):
         return step
 
     def error(self, z: Tensor, step: Tensor) -> Tensor:
-        """Return the squared error relative to the spread of the batch: 1 where nothing is known."""
+        """Return the squared error over the variance of the batch: 1 where nothing is known."""
         spread = step.var(unbiased=False).clamp(min=1e-8)
         return (self(z) - step).square().mean() / spread
 
