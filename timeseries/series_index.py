@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pandas as pd
 from neuro.errors import DataError
 from timeseries.recording import Recording, Span
 
-__all__ = ["read_npz"]
+__all__ = ["read_npz", "tables_beside"]
 
+_TABLES = ("labels.csv", "activity_labels.txt")
 _INDEX = ("signal", "start", "length")
 
 
@@ -51,6 +53,13 @@ def read_npz(path: Path, *, sfreq: float | None = None, label: str = "class") ->
     if sfreq is None:
         raise DataError(f"{path}: the file tells no sampling rate; give sfreq in Hz")
     return [_whole(path, name, array, sfreq) for name, array in arrays.items()]
+
+
+def tables_beside(paths: Sequence[Path]) -> list[Path]:
+    """Return the tables of labels that `read_npz` uses beside the files."""
+    folders = {path.parent for path in paths if path.suffix == ".npz"}
+    named = (folder / name for folder in sorted(folders) for name in _TABLES)
+    return [path for path in named if path.is_file()]
 
 
 def _indexed(
