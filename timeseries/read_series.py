@@ -59,7 +59,7 @@ def read_series(
     *,
     sfreq: float | None = None,
     columns: Columns | None = None,
-    label: str = "class",
+    label: str | None = "class",
 ) -> list[Recording]:
     """Read the recordings of one file.
 
@@ -72,8 +72,8 @@ def read_series(
         Hz, where the file doesn't tell it.
     columns : Columns, optional
         Of tables.
-    label : str
-        Name of the array of classes in an indexed ``.npz``.
+    label : str or None
+        Name of the array of classes in an indexed ``.npz``; None reads none.
 
     Returns
     -------

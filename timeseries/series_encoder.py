@@ -140,7 +140,8 @@ def _replay(path: Path, contract: Any, options: SeriesDecodeOptions) -> xr.Datas
         time=options.time, variable=options.variable, value=options.value,
         recording=options.recording,
     )  # fmt: skip
-    recordings = read_series(path, sfreq=options.sfreq or contract.sfreq, columns=columns)
+    rate = options.sfreq or contract.sfreq
+    recordings = read_series(path, sfreq=rate, columns=columns, label=None)
     rate = recordings[0].sfreq
     if contract.sfreq and not np.isclose(rate, contract.sfreq, rtol=1e-3):
         raise ContractError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import pandas as pd
 from neuro.errors import DataError
 from timeseries.recording import Recording, Span
 
-__all__ = ["read_npz"]
+__all__ = ["read_npz", "tables_beside"]
 
+_TABLES = ("labels.csv", "activity_labels.txt")
 _INDEX = ("signal", "start", "length")
 
 
-def read_npz(path: Path, *, sfreq: float | None = None, label: str = "class") -> list[Recording]:
+def read_npz(
+    path: Path, *, sfreq: float | None = None, label: str | None = "class"
+) -> list[Recording]:
     """Read one ``.npz`` of series; pickles are refused.
 
     Parameters
@@ -29,8 +33,8 @@ def read_npz(path: Path, *, sfreq: float | None = None, label: str = "class") ->
         experiment (the array's).
     sfreq : float, optional
         Hz, where the file doesn't tell it.
-    label : str
-        Name of the array of classes of the indexed form.
+    label : str or None
+        Name of the array of classes of the indexed form; None reads none.
 
     Returns
     -------
@@ -53,13 +57,20 @@ def read_npz(path: Path, *, sfreq: float | None = None, label: str = "class") ->
     return [_whole(path, name, array, sfreq) for name, array in arrays.items()]
 
 
+def tables_beside(paths: Sequence[Path]) -> list[Path]:
+    """Return the tables of labels that `read_npz` uses beside the files."""
+    folders = {path.parent for path in paths if path.suffix == ".npz"}
+    named = (folder / name for folder in sorted(folders) for name in _TABLES)
+    return [path for path in named if path.is_file()]
+
+
 def _indexed(
-    path: Path, arrays: dict[str, np.ndarray], sfreq: float | None, label: str
+    path: Path, arrays: dict[str, np.ndarray], sfreq: float | None, label: str | None
 ) -> list[Recording]:
     rate = float(arrays["sample_rate"]) if "sample_rate" in arrays else sfreq
     if rate is None:
         raise DataError(f"{path}: there is no 'sample_rate'; give sfreq in Hz")
-    if label not in arrays:
+    if label is not None and label not in arrays:
         raise DataError(f"{path}: no array '{label}' of classes; found {sorted(arrays)}")
     signal = arrays["signal"]
     scale = np.iinfo(signal.dtype).max + 1 if signal.dtype.kind == "i" else 1
@@ -68,12 +79,13 @@ def _indexed(
     if (start < 0).any() or (stop > rows.shape[1]).any() or (stop <= start).any():
         raise DataError(f"{path}: the index points outside the signal of {rows.shape[1]} samples")
     names = tuple(f"x{k + 1}" for k in range(len(rows)))
+    classes = [""] * len(start) if label is None else arrays[label]
     return [
         Recording(
             rows[:, a:b].astype(np.float32), rate, names, f"{path.stem}-{k}", path.stem,
             (Span(0, int(b - a), str(value)),),
         )
-        for k, (a, b, value) in enumerate(zip(start, stop, arrays[label], strict=True))
+        for k, (a, b, value) in enumerate(zip(start, stop, classes, strict=True))
     ]  # fmt: skip
 
 

@@ -99,6 +99,7 @@ def test_indexed_npz_netcdf_and_wav(tmp_path):
     assert found[0].signal.max() == 0.5
     assert [r.spans[0].label for r in found] == ["3", "7"]
     assert found[0].subject == "ann"
+    assert len(read_series(tmp_path / "ann.npz", label=None)) == 2
     (tmp_path / "yes").mkdir()
     wavfile.write(tmp_path / "yes" / "a.wav", 8000, np.full((9, 2), 16384, np.int16))
     sound = read_series(tmp_path / "yes" / "a.wav")[0]

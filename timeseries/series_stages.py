@@ -1,0 +1,127 @@
+"""The stages of series, declared to the runner; no logic, nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from neuro.stage import Context, Dataset, Files, Params, stage
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Simulation(_Part):
+    """Series whose factors are known; see `timeseries.simulate.SeriesStudy`."""
+
+    n_subjects: int = Field(6, ge=1)
+    """Domains."""
+    n_trials: int = Field(100, ge=1)
+    """Series of a subject."""
+    n_classes: int = Field(4, ge=2, le=6)
+    """Shapes of the wave."""
+    n_channels: int = Field(3, ge=1)
+    """Of a series."""
+    n_samples: int = Field(128, ge=16)
+    """Of a series."""
+    sfreq: float = Field(50.0, gt=0)
+    """Hz."""
+    frequency: tuple[float, float] = (1.5, 4.0)
+    """Range of the wave's frequency, Hz."""
+    noise: float = Field(0.2, ge=0)
+    """Standard deviation; that of a wave is about 1."""
+    shift: float = Field(1.0, ge=0)
+    """How far subjects differ."""
+    shortest: float = Field(1.0, ge=0.25, le=1)
+    """Lengths are drawn from this share of n_samples up to all of it."""
+
+
+class ColumnNames(_Part):
+    """Which column of a table holds what; see `timeseries.read_series.Columns`."""
+
+    time: str = "time"
+    """Seconds, or dates."""
+    values: tuple[str, ...] = ()
+    """Channels of a wide table; by default every numeric column without another role."""
+    variable: str | None = None
+    """Column of the channel's name, in a long table."""
+    value: str | None = None
+    """Column of the value, in a long table."""
+    recording: str | None = None
+    """Column that tells recordings apart."""
+    subject: str | None = None
+    """Column of the person."""
+    label: str | None = None
+    """Column of the class."""
+
+
+class Cutting(_Part):
+    """How recordings become trials; see `timeseries.windows.Windows`."""
+
+    length: float | None = Field(None, gt=0)
+    """Of a window in s; null takes labelled stretches whole."""
+    overlap: float = Field(0.5, ge=0, lt=1)
+    """Share of a window that the next one repeats."""
+    cross: bool = False
+    """Let windows run over borders of labels."""
+    missing: Literal["interpolate", "refuse"] = "interpolate"
+    """What happens to missing samples."""
+    max_missing: float = Field(0.5, ge=0, lt=1)
+    """Windows that miss a larger share are left out."""
+
+
+class SeriesParams(Params):
+    """Which series, and how they are cut."""
+
+    files: Files | None = None
+    """.ts, CSV, Parquet, NPZ, NetCDF or WAV; null is the simulator."""
+    simulate: Simulation = Simulation()
+    """The simulated study, with files null."""
+    sfreq: float | None = Field(None, gt=0)
+    """Sampling rate in Hz, where the files don't tell it."""
+    columns: ColumnNames = ColumnNames()
+    """Of tables."""
+    label: str = "class"
+    """Name of the array of classes in an indexed NPZ."""
+    windows: Cutting = Cutting()
+    """With files."""
+    classes: tuple[str, ...] = ()
+    """Keep these alone; empty keeps all."""
+    seed: int = 0
+    """Of the simulator."""
+
+    def reads(self) -> list[Path]:
+        """Tables of labels beside NPZ files."""
+        from timeseries.series_index import tables_beside
+
+        return tables_beside(self.files or [])
+
+
+@stage("ts-series", version=1)
+def series(params: SeriesParams, context: Context) -> Dataset:
+    """Read series and cut them into windows; or simulate series whose factors are known."""
+    from timeseries import series_study
+
+    return series_study.read(params.model_dump(), context)
+
+
+class SplitParams(Params):
+    """What is held out, always whole persons."""
+
+    group: str = "subject"
+    """Coordinate that a split never divides: the person, speaker or session."""
+    test_size: float = Field(0.25, gt=0, lt=1)
+    """Share of the groups in the test part."""
+    seed: int = 0
+    """Of which groups are held out."""
+
+
+@stage("ts-split", version=1)
+def split(series: Dataset, params: SplitParams, context: Context) -> Dataset:
+    """Say of every trial whether it serves for training or test; groups stay whole."""
+    from timeseries import series_study
+
+    return series_study.split(series, params.model_dump(), context)

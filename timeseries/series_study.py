@@ -1,0 +1,123 @@
+"""The logic of the stages of series."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from neuro.data import split_groups
+from neuro.errors import DataError
+
+if TYPE_CHECKING:
+    from neuro.report import Block
+    from neuro.stage import Context
+
+
+def read(settings: dict[str, Any], context: Context) -> xr.Dataset:
+    """Read and cut series, or simulate them."""
+    if settings["files"] is None:
+        data = _simulated(settings, context)
+    else:
+        data = _from_files(settings, context)
+    context.section("Series", *blocks(data))
+    return data
+
+
+def split(series: xr.Dataset, settings: dict[str, Any], context: Context) -> xr.Dataset:
+    """Add the coordinate ``part`` (train, test); no group is in both."""
+    group, seed = settings["group"], settings["seed"]
+    if group not in series.coords or series[group].dims != ("trial",):
+        raise DataError(f"there is no coordinate '{group}' on trials; found {list(series.coords)}")
+    _, test = split_groups(series, group, test_size=settings["test_size"], random_state=seed)
+    part = np.full(series.sizes["trial"], "train", dtype="<U5")
+    part[test] = "test"
+    _warn_absent(series["class"].values, part, context)
+    held = sorted(set(map(str, series[group].values[test])))
+    context.method(f"Trials were split by {group}: {', '.join(held)} are the test part.")
+    done = series.assign_coords(part=("trial", part))
+    context.section("Split", counts(done, "part", "Trials by class and part."))
+    return done
+
+
+def _warn_absent(labels: Any, part: Any, context: Context) -> None:
+    for a, b in (("test", "train"), ("train", "test")):
+        absent = set(labels[part == b]) - set(labels[part == a]) - {""}
+        if absent:
+            names = ", ".join(sorted(map(str, absent)))
+            context.warn(f"classes without a trial in the {a} part: {names}")
+
+
+def _simulated(settings: dict[str, Any], context: Context) -> xr.Dataset:
+    from timeseries.simulate import SeriesStudy, simulate_series
+
+    data = simulate_series(SeriesStudy(**settings["simulate"]), settings["seed"])
+    context.method(
+        f"{data.sizes['trial']} series of {len(np.unique(data['subject'].values))} simulated "
+        "subjects have known, independent factors."
+    )
+    return data
+
+
+def _from_files(settings: dict[str, Any], context: Context) -> xr.Dataset:
+    from timeseries.read_series import Columns, read_series
+    from timeseries.windows import Windows, cut_windows
+
+    columns = Columns(**settings["columns"])
+    paths = [Path(path) for path in settings["files"]]
+    recordings = [
+        recording
+        for path in context.progress(paths, "files")
+        for recording in read_series(
+            path, sfreq=settings["sfreq"], columns=columns, label=settings["label"]
+        )
+    ]
+    data = cut_windows(recordings, Windows(**settings["windows"]))
+    for reason, n in data.attrs["excluded"].items():
+        if n:
+            context.warn(f"{n} windows or stretches were left out: {reason}")
+    filled = int((data["missing"].values > 0).sum())
+    if filled:
+        context.warn(f"missing samples were interpolated in {filled} windows")
+    context.method(f"{data.sizes['trial']} windows were cut from {len(recordings)} recordings.")
+    return _only(data, settings["classes"])
+
+
+def _only(data: xr.Dataset, classes: tuple[str, ...]) -> xr.Dataset:
+    if not classes:
+        return data
+    absent = set(classes) - set(map(str, np.unique(data["class"].values)))
+    if absent:
+        raise DataError(
+            f"no trial of the class {', '.join(sorted(absent))}; found "
+            f"{', '.join(map(str, np.unique(data['class'].values)))}"
+        )
+    return data.isel(trial=np.isin(data["class"].values, classes))
+
+
+def blocks(data: xr.Dataset) -> list[Block]:
+    """Return example waveforms of each class, and counts by class and person."""
+    from neuro.draw import new_figure, tidy
+    from neuro.report import Figure
+
+    labels = data["class"].values
+    classes = np.unique(labels)[:6]
+    figure = new_figure(7, 1.2 * len(classes) + 0.6)
+    for k, name in enumerate(classes):
+        axes = figure.add_subplot(len(classes), 1, k + 1)
+        first = data["signal"].isel(trial=int(np.argmax(labels == name)))
+        axes.plot(data["time"].values, first.values[:6].T, lw=0.8)
+        tidy(axes, "time (s)" if k == len(classes) - 1 else "", "", str(name) or "no class")
+    picture = Figure(figure, "The first series of each class; up to six channels.")
+    return [picture, counts(data, "subject", "Trials by class and person.")]
+
+
+def counts(data: xr.Dataset, by: str, caption: str) -> Block:
+    """Return a table of trials by class and another coordinate."""
+    from neuro.report import Table
+
+    table = pd.crosstab(data[by].values, data["class"].values, rownames=[by], colnames=["class"])
+    return Table(table.reset_index().to_dict("records"), caption)
