@@ -54,8 +54,7 @@ class PairingTest:
     @property
     def p(self) -> float:
         """One-sided p."""
-        assert self.statistic.p is not None
-        return self.statistic.p
+        return float(permutation_p(self.statistic.value or 0.0, self.null))
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _units(values: ArrayLike, what: str) -> Floats:
     size = np.linalg.norm(rows, axis=1, keepdims=True)
     bad = ~np.isfinite(size[:, 0]) | (size[:, 0] == 0)
     if bad.any():
-        raise DataError(f"{what}: row {int(np.argmax(bad))} is 0 or not finite: it has no direction")
+        raise DataError(f"{what}: row {int(np.argmax(bad))} is 0 or not finite")
     return rows / size
 
 
@@ -169,9 +168,7 @@ def _merged(
     used, code = np.unique(own, return_inverse=True)
     at = {name: row for row, name in enumerate(known.tolist())}
     rows = table[[at[name] for name in used.tolist()]]
-    _, first, alike = np.unique(
-        np.round(rows, 9), axis=0, return_index=True, return_inverse=True
-    )
+    _, first, alike = np.unique(np.round(rows, 9), axis=0, return_index=True, return_inverse=True)
     return rows[first], np.ravel(alike)[code]
 
 

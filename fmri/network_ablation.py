@@ -228,16 +228,14 @@ def ablate(
     sets = _sets(groups, values.shape[1], n_random, random_state)
     scores = {key: np.full(len(values), np.nan) for key in ("whole", *sets)}
     jobs = [(fold, key) for fold in range(len(folds)) for key in sets]
-    model: Scorer | None = None
-    last = -1
+    model: tuple[int, Scorer] | None = None
     for fold, key in jobs if progress is None else progress(jobs, f"ablation ({how})", len(jobs)):
         rows, test = (np.asarray(part) for part in folds[fold])
-        if fold != last:
-            model, last = train(values[rows], rows), fold
-            scores["whole"][test] = model(values[test], test)
-            fill = values[rows].mean(0) if how == "mean" else np.float32(0)
-        scorer = train(blank(values[rows], sets[key]), rows) if how == "retrain" else model
-        assert scorer is not None
+        if model is None or model[0] != fold:
+            model = fold, train(values[rows], rows)
+            scores["whole"][test] = model[1](values[test], test)
+        fill = values[rows].mean(0) if how == "mean" else np.float32(0)
+        scorer = train(blank(values[rows], sets[key]), rows) if how == "retrain" else model[1]
         scores[key][test] = scorer(blank(values[test], sets[key], fill), test)
     settings = {"n_unit": n_unit, "n_boot": n_boot, "random_state": random_state}
     return _summary(scores, groups, np.asarray(units), how, settings)

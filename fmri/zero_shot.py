@@ -12,7 +12,7 @@ Palatucci et al., "Zero-shot learning with semantic output codes" (2009). Mitche
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,13 +21,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from fmri.categories import Regressor
 from neuro.errors import DataError, InputError
-from neuro.metrics.retrieval import compare_rows
 from neuro.validation import Estimate, permutation_p, summarise
 
 __all__ = ["ZeroShot", "dual_ridge", "zero_shot"]
 
 Floats = NDArray[np.float32]
-Weights = Callable[[Floats, Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -127,60 +125,83 @@ def zero_shot(
     values, names, runs, table = _checked(X, category, run, attributes)
     known = np.array(table.index.astype(str))
     code = np.searchsorted(known, names)
-    sets = [(one,) for one in range(len(known))]
-    sets += list(itertools.combinations(range(len(known)), 2))  # type: ignore[arg-type]
-    rng = np.random.default_rng(random_state)
-    orders = [np.arange(len(known))]
-    if regressor is None:
-        orders += [rng.permutation(len(known)) for _ in range(n_permutations)]
-    hits = np.zeros((len(orders), len(values)))
-    pairs, counts = np.zeros_like(hits), np.zeros(len(values))
+    orders = _orders(len(known), 0 if regressor else n_permutations, random_state)
+    base = table.to_numpy(np.float32)[orders]
+    hits, pairs = np.zeros((2, len(orders), len(values)))
     predicted = np.empty(len(values), dtype=known.dtype)
-    base = table.to_numpy(np.float32)
-    for left in sets:
-        for one in np.unique(runs):
-            train = np.flatnonzero((runs != one) & ~np.isin(code, left))
-            test = np.flatnonzero((runs == one) & np.isin(code, left))
-            if not len(test):
-                continue
-            weights = None if regressor else dual_ridge(values[train], values[test])
-            for number, order in enumerate(orders):
-                scaled = _scaled(base[order], np.unique(code[train]))
-                target = scaled[code[train]]
-                if weights is None:
-                    assert regressor is not None
-                    raw = regressor(values[train], target, runs[train], values[test])
-                    found = np.asarray(raw, np.float32)
-                else:
-                    middle = target.mean(0)
-                    found = weights @ (target - middle) + middle
-                alike = np.asarray(compare_rows(found, scaled))
-                if len(left) == 1:
-                    answer = alike.argmax(1)
-                    hits[number, test] = answer == code[test]
-                    if number == 0:
-                        predicted[test] = known[answer]
-                else:
-                    other = np.where(code[test] == left[0], left[1], left[0])
-                    rows = np.arange(len(test))
-                    gap = alike[rows, code[test]] - alike[rows, other]
-                    pairs[number, test] += (gap > 0) + 0.5 * (gap == 0)
-            if len(left) == 2:
-                counts[test] += 1
-    pairs /= counts
-    return ZeroShot(_estimates(hits, pairs, names, len(known), n_boot, random_state), predicted,
-                    np.column_stack([_means(hits, code), _means(pairs, code)])[1:]
-                    if len(orders) > 1 else None)  # fmt: skip
+    for left, train, test in _parts(code, runs, len(known)):
+        scaled = _scaled(base, np.unique(code[train]))
+        found = _answers(values, scaled[:, code[train]], runs, train, test, regressor)
+        alike = _cosines(found, scaled)
+        if len(left) == 1:
+            answer = alike.argmax(2)
+            hits[:, test] = answer == left[0]
+            predicted[test] = known[answer[0]]
+        else:
+            other = np.where(code[test] == left[0], left[1], left[0])
+            rows = np.arange(len(test))
+            gap = alike[:, rows, code[test]] - alike[:, rows, other]
+            pairs[:, test] += ((gap > 0) + 0.5 * (gap == 0)) / (len(known) - 1)
+    estimates = _estimates(hits, pairs, names, len(known), n_boot, random_state)
+    null = np.column_stack([_means(hits, code), _means(pairs, code)])[1:]
+    return ZeroShot(estimates, predicted, None if regressor else null)
 
 
 # Inside ---------------------------------------------------------------------------------------
 
 
+def _orders(n: int, n_permutations: int, seed: int) -> NDArray[np.intp]:
+    """The true order of categories first, then shuffles."""
+    rng = np.random.default_rng(seed)
+    shuffles = [rng.permutation(n) for _ in range(n_permutations)]
+    return np.array([np.arange(n), *shuffles], dtype=np.intp)
+
+
+def _parts(
+    code: NDArray[np.intp], runs: NDArray[np.str_], n: int
+) -> Iterator[tuple[tuple[int, ...], NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield the categories left out, training trials and test trials."""
+    for size in (1, 2):
+        for left in itertools.combinations(range(n), size):
+            out = np.isin(code, left)
+            for one in np.unique(runs[out]):
+                yield (
+                    left,
+                    np.flatnonzero((runs != one) & ~out),
+                    np.flatnonzero((runs == one) & out),
+                )
+
+
+def _answers(
+    values: Floats,
+    target: Floats,
+    runs: NDArray[np.str_],
+    train: NDArray[np.intp],
+    test: NDArray[np.intp],
+    regressor: Regressor | None,
+) -> Floats:
+    """Predict attributes for every shuffle, shape (shuffle, trial, attribute)."""
+    if regressor is not None:
+        raw = regressor(values[train], target[0], runs[train], values[test])
+        return np.asarray(raw, np.float32)[None]
+    middle = target.mean(1, keepdims=True)
+    return np.asarray(dual_ridge(values[train], values[test]) @ (target - middle) + middle)
+
+
+def _cosines(found: Floats, scaled: Floats) -> Floats:
+    """Compare predictions with every category, shape (shuffle, trial, category)."""
+    one, other = (
+        part / np.maximum(np.linalg.norm(part, axis=2, keepdims=True), 1e-12)
+        for part in (found, scaled)
+    )
+    return np.asarray(one @ other.transpose(0, 2, 1))
+
+
 def _scaled(values: Floats, trained: NDArray[np.intp]) -> Floats:
     """Standardise by the categories trained on; what doesn't vary there is 0."""
-    known = values[trained]
-    sd = known.std(0)
-    return np.where(sd > 0, (values - known.mean(0)) / np.where(sd > 0, sd, 1), 0).astype(np.float32)
+    known = values[:, trained]
+    middle, sd = known.mean(1, keepdims=True), known.std(1, keepdims=True)
+    return np.where(sd > 0, (values - middle) / np.where(sd > 0, sd, 1), 0).astype(np.float32)
 
 
 def _means(scores: NDArray[np.float64], code: NDArray[np.intp]) -> NDArray[np.float64]:
