@@ -6,8 +6,9 @@ prompts is as likely (``p = (1 + #{null >= observed}) / (1 + B)``).
 
 A prompt that was imagined several times must not be dealt out trial by trial: its trials share
 what a person makes of that prompt. So whole prompts change places, with all their trials. With
-blocks (runs, subjects) prompts change places inside a block only, so that drifts of runs and
-differences between people can't pass for decoding.
+blocks (runs, subjects) only prompts that came in the same blocks change places, so that drifts of
+runs and differences between people can't pass for decoding; where every block had every prompt,
+that is no restriction.
 
 References
 ----------
@@ -59,7 +60,7 @@ class PairingTest:
 
 @dataclass(frozen=True)
 class _Block:
-    """Summed cosines ``[own prompt, prompt paired with]`` of the trials of one block."""
+    """Summed cosines ``[own prompt, prompt paired with]`` of prompts that may change places."""
 
     sums: Floats
 
@@ -90,7 +91,7 @@ def pairing_test(
     prompt_names : array_like of str, shape (prompt,)
         Names of the rows of `prompts`. Rows of one embedding under two names count as one prompt.
     blocks : array_like of shape (trial,), optional
-        Inside which prompts change places; by default all trials are one block.
+        Prompts change places with such as came in the same blocks; by default with all.
     n_permutations : int
         Random pairings; where there are no more than these, all are listed and p is exact.
     random_state : int
@@ -102,8 +103,8 @@ def pairing_test(
     Raises
     ------
     DataError
-        Where a trial's prompt has no embedding, a row is 0 or not finite, or no block has two
-        prompts.
+        Where a trial's prompt has no embedding, a row is 0 or not finite, or no two prompts came in
+        the same blocks.
 
     Examples
     --------
@@ -176,17 +177,19 @@ def _blocks(cosines: Floats, code: NDArray[np.intp], blocks: ArrayLike | None) -
     where = np.zeros(len(code), dtype=int) if blocks is None else np.asarray(blocks)
     if where.shape != code.shape:
         raise InputError(f"blocks has the shape {where.shape} for {len(code)} trials")
+    place = np.unique(where, return_inverse=True)[1]
+    came = np.zeros((code.max() + 1, place.max() + 1), dtype=bool)
+    came[code, place] = True
+    alike = np.ravel(np.unique(came, axis=0, return_inverse=True)[1])
     parts = []
-    for one in np.unique(where):
-        inside = where == one
-        own, place = np.unique(code[inside], return_inverse=True)
-        sums = np.zeros((len(own), len(own)))
-        np.add.at(sums, place, cosines[inside][:, own])
-        parts.append(_Block(sums))
+    for one in np.unique(alike):
+        own = np.flatnonzero(alike == one)
+        sums = [cosines[code == prompt][:, own].sum(0) for prompt in own]
+        parts.append(_Block(np.array(sums)))
     if all(part.pairings() == 1 for part in parts):
         raise DataError(
-            f"no block holds two prompts ({len(parts)} blocks), so no pairing can be changed; "
-            "leave blocks away, or take such that hold several prompts"
+            f"no two of the {len(parts)} prompts came in the same blocks, so no pairing can be "
+            "changed; leave blocks away, or take such that hold several prompts"
         )
     return parts
 

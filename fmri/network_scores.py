@@ -17,6 +17,7 @@ from neuro.metrics.retrieval import compare_rows
 
 __all__ = [
     "category_trainer",
+    "contrast",
     "estimator_trainer",
     "features",
     "fitted_trainer",
@@ -27,6 +28,7 @@ __all__ = [
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
 Time = Literal["mean", "all"]
+Score = Literal["identified", "contrast"]
 
 
 def features(X: Floats, time: Time = "mean") -> Floats:
@@ -61,14 +63,45 @@ def identified(predicted: ArrayLike, target: ArrayLike, names: ArrayLike) -> NDA
     >>> identified(np.eye(3), np.eye(3), ["a", "b", "c"]).tolist()
     [1.0, 1.0, 1.0]
     """
+    alike, code = _similar(predicted, target, names)
+    own = alike[np.arange(len(code)), code][:, None]
+    ahead = (alike < own).sum(1) + ((alike == own).sum(1) - 1) / 2
+    return np.asarray(ahead / (alike.shape[1] - 1), dtype=np.float64)
+
+
+def contrast(predicted: ArrayLike, target: ArrayLike, names: ArrayLike) -> NDArray[np.float64]:
+    """Cosine to the own target less the mean of that to the others: it has no ceiling.
+
+    Parameters
+    ----------
+    predicted, target, names
+        As for `identified`.
+
+    Returns
+    -------
+    ndarray of shape (trial,)
+        Chance 0.
+
+    Examples
+    --------
+    >>> contrast(np.eye(3), np.eye(3), ["a", "b", "c"]).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    alike, code = _similar(predicted, target, names)
+    own = alike[np.arange(len(code)), code].astype(np.float64)
+    return own - (alike.sum(1, dtype=np.float64) - own) / (alike.shape[1] - 1)
+
+
+def _similar(
+    predicted: ArrayLike, target: ArrayLike, names: ArrayLike
+) -> tuple[Floats, NDArray[np.intp]]:
+    """Cosine of every trial to every item, and the number of its own."""
     _, first, code = np.unique(np.asarray(names), return_index=True, return_inverse=True)
     if len(first) < 2:
         raise InputError("all test trials are of one item; identification needs two")
+    found = np.asarray(predicted, np.float32)
     truth = np.asarray(target, np.float32)[first]
-    alike = np.asarray(compare_rows(np.asarray(predicted, np.float32), truth))
-    own = alike[np.arange(len(code)), code][:, None]
-    ahead = (alike < own).sum(1) + ((alike == own).sum(1) - 1) / 2
-    return np.asarray(ahead / (len(first) - 1), dtype=np.float64)
+    return np.asarray(compare_rows(found.reshape(len(found), -1), truth)), code
 
 
 def category_trainer(category: ArrayLike, *, time: Time = "mean", C: float = 1.0) -> Trainer:
@@ -95,9 +128,14 @@ def category_trainer(category: ArrayLike, *, time: Time = "mean", C: float = 1.0
 
 
 def target_trainer(
-    target: ArrayLike, item: ArrayLike, *, time: Time = "mean", n_splits: int = 3
+    target: ArrayLike,
+    item: ArrayLike,
+    *,
+    score: Score = "contrast",
+    time: Time = "mean",
+    n_splits: int = 3,
 ) -> Trainer:
-    """Ridge regression to an embedding, tuned inside the training part; scores by `identified`.
+    """Ridge regression to an embedding, tuned inside the training part.
 
     Parameters
     ----------
@@ -105,6 +143,8 @@ def target_trainer(
         The embedding of what each trial showed.
     item : array_like of str, shape (trial,)
         What was shown; inner folds never split an item.
+    score : {"contrast", "identified"}
+        See the functions; a share of items has a ceiling that hides what single networks cost.
     time : {"mean", "all"}
     n_splits : int
         Inner folds.
@@ -116,7 +156,7 @@ def target_trainer(
 
         model = TunedRidge(n_splits=n_splits, per_target=False)
         model.fit(features(X, time), wanted[rows], stimulus=names[rows])
-        return lambda new, test: identified(
+        return lambda new, test: _SCORES[score](
             model.predict(features(new, time)), wanted[test], names[test]
         )
 
@@ -128,16 +168,17 @@ def estimator_trainer(
     target: ArrayLike,
     item: ArrayLike,
     *,
+    score: Score = "contrast",
     wrap: Callable[[Floats, Rows], Any] | None = None,
     **fit: Any,
 ) -> Trainer:
-    """Any estimator with ``fit(X, y)`` and ``transform(X)`` or ``predict(X)``; by `identified`.
+    """Any estimator with ``fit(X, y)`` and ``transform(X)`` or ``predict(X)``.
 
     Parameters
     ----------
     make : callable
         Returns an estimator that is not fitted.
-    target, item
+    target, item, score
         As for `target_trainer`.
     wrap : callable, optional
         ``wrap(X, rows)`` gives what the estimator takes (a DataArray with coordinates).
@@ -149,7 +190,7 @@ def estimator_trainer(
     def train(X: Floats, rows: Rows) -> Scorer:
         model = make()
         model.fit(X if wrap is None else wrap(X, rows), wanted[rows], **fit)
-        return fitted_trainer(model, target, item, wrap=wrap)(X, rows)
+        return fitted_trainer(model, target, item, score=score, wrap=wrap)(X, rows)
 
     return train
 
@@ -159,6 +200,7 @@ def fitted_trainer(
     target: ArrayLike,
     item: ArrayLike,
     *,
+    score: Score = "contrast",
     wrap: Callable[[Floats, Rows], Any] | None = None,
 ) -> Trainer:
     """Score a fitted encoder as it is: for filling at test; it can't be retrained.
@@ -167,15 +209,18 @@ def fitted_trainer(
     ----------
     model : object
         With ``predict(X)`` or ``transform(X)``, which give embeddings in the space of `target`.
-    target, item, wrap
+    target, item, score, wrap
         As for `estimator_trainer`.
     """
     wanted, names = np.asarray(target, np.float32), np.asarray(item).astype(str)
     # A regression may have both; its transform is then not what it predicts.
     answer = getattr(model, "predict", None) or model.transform
 
-    def score(new: Floats, test: Rows) -> NDArray[np.float64]:
-        found = np.asarray(answer(new if wrap is None else wrap(new, test)), np.float32)
-        return identified(found.reshape(len(found), -1), wanted[test], names[test])
+    def judge(new: Floats, test: Rows) -> NDArray[np.float64]:
+        found = answer(new if wrap is None else wrap(new, test))
+        return _SCORES[score](found, wanted[test], names[test])
 
-    return lambda X, rows: score
+    return lambda X, rows: judge
+
+
+_SCORES = {"identified": identified, "contrast": contrast}

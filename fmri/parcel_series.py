@@ -149,11 +149,12 @@ def voxel_series(
             raise DataError(f"the region '{name}' ({name_of(region)}) has no voxel in the mask")
         network[inside[name]] = name
     places = ["-".join(map(str, row)) for row in zip(*ijk, strict=True)]
-    return found.rename(voxel="parcel").assign_coords(
-        parcel=("parcel", np.array(places)), network=("parcel", network.astype(str)),
-        n_voxels=("parcel", np.ones(len(network), int)),
-        **{f"in_{name}": ("parcel", one) for name, one in inside.items()},
-    )  # fmt: skip
+    coords: dict[str, Any] = {
+        "parcel": ("parcel", np.array(places)), "network": ("parcel", network.astype(str)),
+        "n_voxels": ("parcel", np.ones(len(network), int)),
+    }  # fmt: skip
+    coords |= {f"in_{name}": ("parcel", one) for name, one in inside.items()}
+    return found.rename(voxel="parcel").assign_coords(coords)
 
 
 # Inside ---------------------------------------------------------------------------------------

@@ -99,8 +99,8 @@ def test_atlases_that_do_not_fit(bold, atlas):
     away[:3, 3] = 500
     with pytest.raises(DataError, match="different spaces"):
         parcel_series(bold, nibabel.Nifti1Image(labels, away))
+    more = pd.DataFrame({"index": range(1, 10), "name": list("abcdefghi")})
     with pytest.raises(DataError, match="only 4 of 9 parcels"):
-        more = pd.DataFrame({"index": range(1, 10), "name": list("abcdefghi")})
         parcel_series(bold, atlas, more)
     five = pd.DataFrame({"index": range(1, 6), "name": list("abcde")})
     assert parcel_series(bold, atlas, five).attrs["missing_parcels"] == ["e"]
@@ -132,12 +132,12 @@ def test_blocks_are_cut_and_padded():
 
 
 def test_blocks_that_do_not_fit():
-    with pytest.raises(DataError, match="8 volumes .* shorter than the window of 10"):
+    with pytest.raises(DataError, match=r"8 volumes .* shorter than the window of 10"):
         cut_blocks(series(8), EVENTS[:1], tmax=20)
     with pytest.raises(DataError, match="more than n_times = 3"):
         cut_blocks(series(), EVENTS, tmax=20, n_times=3)
     with pytest.raises(DataError, match="nothing of it was recorded"):
         cut_blocks(series(), EVENTS.assign(onset=[4.0, 79.0]), tmin=4)
+    one = cut_blocks(series(), EVENTS)
     with pytest.raises(DataError, match="no parcel is in all"):
-        one = cut_blocks(series(), EVENTS)
         join_blocks([one, one.assign_coords(parcel=list("xyz"))])
