@@ -67,6 +67,7 @@ def test_p_is_uniform_without_signal(blocks):
 @pytest.mark.slow
 def test_p_is_uniform_over_many_runs():
     p = uniform(1000)
+    print(f"KS p {kstest(p, 'uniform').pvalue:.3f}, p <= 0.05 in {np.mean(p <= 0.05):.3f} of 1000")
     assert kstest(p, "uniform").pvalue > 0.01
     assert abs(np.mean(p <= 0.05) - 0.05) < 0.02
 

@@ -64,7 +64,11 @@ def test_networks_are_ranked_as_planted():
 def test_ranks_over_seeds(how):
     n_random = 20 if how == "retrain" else 200
     found = [run(seed, how, n_random=n_random, n_items=600) for seed in range(6)]
-    assert np.mean([correlation(one) for one in found]) >= 0.9
+    ranks = [correlation(one) for one in found]
+    mean = {k: np.mean([one.estimates[k].value for one in found]).round(3) for k in INFORMATION}
+    print(f"{how}: Spearman {np.round(ranks, 2)}; mean drops {mean}")
+    assert np.mean(ranks) >= 0.9
+    assert min(ranks) >= 0.8
     assert all(one.estimates["Limbic"].value < one.bands["Limbic"][1] for one in found)
 
 
@@ -90,6 +94,10 @@ def test_a_null_network_lies_inside_the_band_of_random_parcels():
 @pytest.mark.slow
 def test_null_networks_lie_inside_the_band_over_seeds():
     found = [null_among_many(seed) for seed in range(20)]
+    print(
+        f"null network inside the band in {sum(one.inside('Limbic') for one in found)} of 20, the "
+        f"informative one in {sum(one.inside('Vis') for one in found)}"
+    )
     assert np.mean([one.inside("Limbic") for one in found]) >= 0.8
     assert np.mean([one.estimates["Limbic"].p <= 0.05 for one in found]) <= 0.15
     assert not any(one.inside("Vis") for one in found)
