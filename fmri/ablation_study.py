@@ -113,11 +113,7 @@ def embeddings(data: xr.Dataset) -> tuple[NDArray[np.float32], NDArray[np.str_]]
     if "target" not in data or data["target"].ndim != 2:
         raise DataError("the data hold no 'target' (item, feature): an embedding of each item")
     target = data["target"]
-    dim = str(target.dims[0])
-    names = next((data[k] for k in (dim, "target_name", "stimulus") if k in data.coords
-                  and data[k].dims == (dim,)), None)  # fmt: skip
-    labels = np.arange(len(target)) if names is None else names.values
-    return target.values.astype(np.float32), labels.astype(str)
+    return target.values.astype(np.float32), _labels(data, str(target.dims[0]))
 
 
 def record_imagery(
@@ -209,6 +205,13 @@ def record_zero_shot(
 # Inside ---------------------------------------------------------------------------------------
 
 
+def _labels(data: xr.Dataset, dim: str) -> NDArray[np.str_]:
+    """Return the names along a dimension: of the coordinate of its name, or the only other one."""
+    own = {str(k): c for k, c in data.coords.items() if c.dims == (dim,)}
+    found = own.get(dim, next(iter(own.values()), None))
+    return np.asarray(np.arange(data.sizes[dim]) if found is None else found.values).astype(str)
+
+
 def _seen(data: xr.Dataset, leave_out: Any) -> xr.Dataset:
     if "kind" not in data.coords:
         return data.load()
@@ -277,8 +280,11 @@ def _record(context: Context, found: Ablation, data: xr.Dataset) -> None:
     if "information" not in data:
         return
     truth = data["information"]
-    names = truth[str(truth.dims[0])].values.astype(str).tolist()
+    names = _labels(data, str(truth.dims[0])).tolist()
     known = dict(zip(names, truth.values.astype(float).tolist(), strict=True))
+    if not set(found.estimates) & set(known):
+        context.warn(f"the truth is of {', '.join(names[:5])}, which are no networks of the data")
+        return
     value = spearman({k: e.value for k, e in found.estimates.items()}, known)
     context.metric("ablation.truth.spearman", value, n=len(found.estimates), n_unit="network")
 
