@@ -48,7 +48,7 @@ def record_ablation(
     X = data["signal"].transpose("trial", "parcel", "time").values
     groups, n_unit = parcel_sets(data), settings["groups"]
     units = _column(data, n_unit)
-    folds, train = _folds(data, units), _trainer(data, settings, encoder)
+    folds, train = _folds(data, units, encoder), _trainer(data, settings, encoder)
     common = {"n_unit": n_unit, "n_boot": settings["n_boot"], "random_state": settings["seed"]}
     found = []
     for how in settings["how"]:
@@ -237,13 +237,18 @@ def _item_column(data: xr.Dataset) -> str:
     )
 
 
-def _folds(data: xr.Dataset, units: NDArray[np.str_]) -> list[Fold]:
+def _folds(data: xr.Dataset, units: NDArray[np.str_], encoder: Any) -> list[Fold]:
     """Take the split that the data bring (part), else leave out one unit, or a fifth of many."""
     if "part" in data.coords and data["part"].dims == ("trial",):
         part = data["part"].values.astype(str)
         test = part == "test"
         if test.any() and not test.all():
             return [(np.flatnonzero(part == "train"), np.flatnonzero(test))]
+    if encoder is not None:
+        raise InputError(
+            "the data don't say by 'part' which trials the encoder was not trained on (train, "
+            "test); scores of trials that it was trained on would tell nothing"
+        )
     n = len(np.unique(units))
     return grouped_folds(units, n_splits=None if n <= 12 else 5)
 

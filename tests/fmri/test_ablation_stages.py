@@ -57,11 +57,13 @@ def brain(imagery: float = 1.0, seed: int = 0) -> xr.Dataset:
 def call(tmp_path: Path) -> Any:
     """Run a stage with a real context; return its table, its metrics and its report."""
 
-    def run(function: Any, data: xr.Dataset, **params: Any) -> Any:
+    def run(function: Any, data: xr.Dataset, encoder: Any = None, **params: Any) -> Any:
         folder = tmp_path / "stage"
         folder.mkdir(exist_ok=True)
         context = RunContext("stage", "key", folder, folder / "scratch", 1, {}, Reporter(False))
-        found = function(data, params=function.stage.params(**params), context=context)
+        inputs = {} if encoder is None else {"encoder": encoder}
+        model = function.stage.params(**params)
+        found = function(data, params=model, context=context, **inputs)
         context.finish()
         return found, json.loads((folder / "metrics.json").read_text()), folder
 
@@ -94,6 +96,38 @@ def test_imagery_is_reported(call, signal, found):
     assert metrics["imagery.statistic"]["n"] == 8
     assert ("That does not show" in report(folder)) != found
     assert table["p"].iloc[0] == metrics["imagery.p"]["value"]
+
+
+class Fitted:
+    """An encoder of the kind that a stage is handed: takes a DataArray, gives embeddings."""
+
+    def __init__(self, data: xr.Dataset, rows: np.ndarray) -> None:
+        from sklearn.linear_model import Ridge
+
+        at = {name: n for n, name in enumerate(data["stimulus"].values.tolist())}
+        y = data["target"].values[[at[name] for name in data["item"].values[rows].tolist()]]
+        self.model = Ridge(30.0).fit(data["signal"].values[rows].mean(2), y)
+
+    def transform(self, X: xr.DataArray) -> xr.DataArray:
+        assert X.dims == ("trial", "parcel", "time")
+        assert "run" in X.coords
+        return xr.DataArray(self.model.predict(X.values.mean(2)), dims=("trial", "feature"))
+
+
+def test_a_fitted_encoder_is_ablated_on_its_test_part(call):
+    data = brain()
+    rows = np.flatnonzero(data["kind"].values == "perception")
+    test = np.isin(data["item"].values, data["stimulus"].values[:40])
+    encoder = Fitted(data, rows[~test[rows]])
+    with pytest.raises(InputError, match="would tell nothing"):
+        call(ablation_stages.ablate, data, encoder, groups="item", **QUICK)
+    data = data.assign_coords(part=("trial", np.where(test, "test", "train")))
+    table, metrics, _ = call(ablation_stages.ablate, data, encoder, groups="item", **QUICK)
+    assert set(table["how"]) == {"zero", "mean"}
+    assert metrics["ablation.whole"]["n"] == 40
+    assert metrics["ablation.Vis.drop"]["p_corrected"] < 0.05
+    _, metrics, _ = call(ablation_stages.imagery, data, encoder, n_permutations=999)
+    assert metrics["imagery.p"]["value"] <= 0.05
 
 
 def test_categories_left_out_are_reported(call, tmp_path):
