@@ -175,12 +175,15 @@ class DRRFFParams(Params):
     drawn anew from all profiles or from one. A channel that is trained on is no unseen one."""
     lam: float = Field(0.5, ge=0, lt=1)
     """Share of shuffled signals in the extractor's loss."""
-    alpha: float = Field(10.0, ge=0)
-    """Weight of the term that takes the device out of backgrounds."""
+    alpha: float | None = Field(None, ge=0)
+    """Weight of the term that takes the device out of backgrounds; the preset's where null."""
     epsilon: float = Field(0.0, ge=0)
     """Below so much knowledge of the device that term rests."""
     beta: float | None = Field(None, ge=0)
     """Weight of the fingerprint that made signals must have; the preset's where null."""
+    n_skips: int | None = Field(None, ge=0, le=4)
+    """Ours: skip connections of the background's network. With none (small) the device does not
+    pass, nor does content: set 4 for bursts that are not one preamble."""
     carrier: bool | None = None
     """Ours: backgrounds lose the carrier, made signals get that of the fingerprint; the preset's
     where null."""
@@ -204,13 +207,15 @@ class DRRFFParams(Params):
     """Bursts in a batch."""
     learning_rate: float = Field(1e-3, gt=0)
     """Of Adam."""
+    qg_learning_rate: float | None = Field(None, gt=0)
+    """For the networks of background and signal; the preset's where null."""
     device: str = "auto"
     """Where to train; auto takes a GPU where there is one."""
     seed: int = 0
     """Of weights, order and noise."""
 
 
-@stage("rf-drrff", version=1)
+@stage("rf-drrff", version=2)
 def drrff(bursts: Dataset, params: DRRFFParams, context: Context) -> Encoder:
     """Train a fingerprint extractor on the training bursts of known devices.
 

@@ -17,6 +17,7 @@ from neuro.data import save_dataset
 from neuro.errors import ContractError, DataError, InputError
 from neuro.nn.objective import State
 from timeseries.rf.augment import augment, unit_power
+from timeseries.rf.carrier import phase_step
 from timeseries.rf.drrff import DRRFF
 from timeseries.rf.networks import CosineHead, Extractor, UNet, fold, frozen_statistics
 from timeseries.rf.objective import DRRFF as Objective
@@ -150,6 +151,69 @@ def test_shuffled_signals_bear_the_device_of_the_fingerprint():
     assert found["shuffled"].item() == pytest.approx(right.item(), rel=1e-6)
     total = 0.5 * found["plain"] + 0.5 * found["shuffled"]
     assert found["loss"].item() == pytest.approx(total.item())
+
+
+def test_the_carrier_goes_with_the_fingerprint():
+    model = ours()
+    x = unit_power(tone(6, step=0.05))
+    other = unit_power(tone(6, step=-0.03))
+    with torch.no_grad():
+        background = model.background(x)
+        assert phase_step(as_complex(background)).abs().max() < 0.02  # taken off
+        model.carrier.layers[-1].weight.zero_()
+        model.carrier.layers[-1].bias.fill_(-0.3)  # in units of 0.1 rad per sample
+        made = model.make(model._still(x), model.f(other))
+    assert torch.allclose(phase_step(as_complex(made)), torch.tensor(-0.03).double(), atol=2e-3)
+
+
+def test_the_carrier_is_learned_from_the_fingerprint():
+    model, data = ours(), batch()
+    found = model.step(data, state("qg"))
+    z, step = model.f(data["x"]), phase_step(as_complex(data["x"]))
+    expected = ((model.carrier(z) - step) ** 2).mean() / step.var(unbiased=False)
+    assert found["carrier"].item() == pytest.approx(expected.item(), rel=1e-6)
+    found["loss"].backward()
+    assert model.carrier.layers[-1].weight.grad.abs().sum() > 0
+
+
+def test_backgrounds_without_skips_have_the_phase_and_level_of_their_burst():
+    model, data = ours(), batch()
+    with torch.no_grad():
+        still = model._still(data["x"])
+        found, own = as_complex(model.background(data["x"])), as_complex(still)
+    # By least squares: what is left is at right angles to the background.
+    left = ((own - found) * found.conj()).sum(1).abs()
+    assert left.max() < 1e-4 * found.abs().square().sum(1).max()
+
+
+def test_without_skips_a_burst_is_told_by_the_bottleneck_alone():
+    net = UNet(256, 4, n_skips=0).eval()
+    assert [tuple(m.shape[1:]) for m in net.maps] == [
+        (32, 2, 2), (16, 4, 4), (8, 8, 8), (4, 16, 16),
+    ]  # fmt: skip
+    x, fixed = torch.randn(2, 2, 256), torch.zeros(2, *net.shape)
+    net.down[-1].register_forward_hook(lambda *_: torch.zeros(2, *net.shape))
+    made = net(x, fixed)
+    assert torch.equal(made[0], made[1])
+    kept = UNet(256, 4).eval()
+    kept.down[-1].register_forward_hook(lambda *_: torch.zeros(2, *net.shape))
+    assert not torch.equal(*kept(x, fixed))
+
+
+def ours():
+    torch.manual_seed(0)
+    return Objective(Sizes(256, 3, 8, 1, 1, True, True, 0), Weights()).double()
+
+
+def tone(n, step):
+    generator = torch.Generator().manual_seed(2)
+    part = torch.randn(n, 64, generator=generator, dtype=torch.complex128)
+    x = part.repeat(1, 4) * torch.exp(1j * step * torch.arange(256))
+    return torch.stack([x.real, x.imag], 1)
+
+
+def as_complex(x):
+    return torch.complex(x[:, 0], x[:, 1])
 
 
 def test_each_turn_moves_its_own_networks():

@@ -30,18 +30,22 @@ Floats = NDArray[np.float32]
 
 PRESETS: dict[str, dict[str, float]] = {
     "small": {
-        "n_latents": 64, "width": 4, "unet_width": 4, "max_epochs": 30, "batch_size": 128,
-        "beta": 1.0, "residual": True, "carrier": True,
+        "n_latents": 64, "width": 4, "unet_width": 4, "n_skips": 0, "max_epochs": 20,
+        "batch_size": 128, "alpha": 1.0, "beta": 0.1, "qg_learning_rate": 4e-3, "residual": True,
+        "carrier": True,
     },
     "paper": {
-        "n_latents": 512, "width": 18, "unet_width": 64, "max_epochs": 50, "batch_size": 256,
-        "beta": 10.0, "residual": False, "carrier": False,
+        "n_latents": 512, "width": 18, "unet_width": 64, "n_skips": 4, "max_epochs": 50,
+        "batch_size": 256, "alpha": 10.0, "beta": 10.0, "qg_learning_rate": 1e-3,
+        "residual": False, "carrier": False,
     },
 }  # fmt: skip
 """Sizes, training and weights: of the paper (for a GPU), and ours for a CPU.
 
-The small U-Nets add their output to their input: in a few hundred steps they would not learn to
-pass a signal through. Nor would they learn to turn a carrier, which is done for them."""
+The small G adds its output to its input, and Q and G leave the carrier to a formula: in a few
+hundred steps small U-Nets learn neither to pass a signal through nor to turn it. The small Q has no
+skip connections, so that a fresh classifier finds no device in its backgrounds; that is meant for
+bursts of the same content (a preamble): for other content set ``n_skips`` to 4."""
 
 _BATCH = 256
 
@@ -76,8 +80,10 @@ class DRRFF(Encoder):
     augmentation : {"none", "awgn", "fir", "awgn_fir"}
         Of the training bursts, see `timeseries.rf.augment`.
     lam, alpha, epsilon, beta : float
-        Weights of the paper, see `timeseries.rf.objective.Weights`; beta is the preset's where it
-        is None.
+        Weights of the paper, see `timeseries.rf.objective.Weights`; alpha and beta are the preset's
+        where they are None.
+    n_skips : int, optional
+        Skip connections of Q, 0 to 4; the preset's where None.
     carrier : bool, optional
         Ours: Q takes the carrier off, G puts on that of the fingerprint, see
         `timeseries.rf.objective.DRRFF`; the preset's where None.
@@ -89,8 +95,8 @@ class DRRFF(Encoder):
     n_latents, width, unet_width : int, optional
         Size of the fingerprint, channels of the first layer of F and of Q and G.
     max_epochs, batch_size : int, optional
-    learning_rate : float
-        Of Adam.
+    learning_rate, qg_learning_rate : float
+        Of Adam, for F and for Q and G; the latter is the preset's where it is None.
     precision : {"32", "bf16-mixed"}
     device : str
         Where to compute; ``"auto"`` takes a GPU where there is one.
@@ -124,9 +130,10 @@ class DRRFF(Encoder):
         disentangle: bool = True,
         augmentation: str = "none",
         lam: float = 0.5,
-        alpha: float = 10.0,
+        alpha: float | None = None,
         epsilon: float = 0.0,
         beta: float | None = None,
+        n_skips: int | None = None,
         carrier: bool | None = None,
         cross: float = 0.0,
         fresh: float = 0.0,
@@ -138,6 +145,7 @@ class DRRFF(Encoder):
         max_epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float = 1e-3,
+        qg_learning_rate: float | None = None,
         precision: str = "32",
         device: str = "auto",
         compile: bool = False,
@@ -150,6 +158,7 @@ class DRRFF(Encoder):
         self.alpha = alpha
         self.epsilon = epsilon
         self.beta = beta
+        self.n_skips = n_skips
         self.carrier = carrier
         self.cross = cross
         self.fresh = fresh
@@ -161,6 +170,7 @@ class DRRFF(Encoder):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.qg_learning_rate = qg_learning_rate
         self.precision = precision
         self.device = device
         self.compile = compile
@@ -256,12 +266,17 @@ class DRRFF(Encoder):
                 raise InputError(
                     f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}"
                 )
+        if self.n_skips is not None and not 0 <= self.n_skips <= 4:
+            raise InputError(f"n_skips is {self.n_skips}; expected 0 to 4")
         if not 0 <= self.lam < 1:
             raise InputError(f"lam is {self.lam}; expected 0 <= lam < 1")
 
     def _size(self, name: str) -> int:
+        return int(self._setting(name))
+
+    def _setting(self, name: str) -> float:
         own = getattr(self, name)
-        return int(PRESETS[self.preset][name] if own is None else own)
+        return float(PRESETS[self.preset][name] if own is None else own)
 
     def _objective(self) -> Objective:
         from timeseries.rf.objective import DRRFF as Objective
@@ -270,15 +285,16 @@ class DRRFF(Encoder):
         sizes = Sizes(
             self.contract_.shape[-1], len(self.classes_), self._size("n_latents"),
             self._size("width"), self._size("unet_width"),
-            bool(PRESETS[self.preset]["residual"]),
-            bool(PRESETS[self.preset]["carrier"] if self.carrier is None else self.carrier),
+            bool(PRESETS[self.preset]["residual"]), bool(self._setting("carrier")),
+            self._size("n_skips"),
         )  # fmt: skip
         lam = self.lam if self.disentangle else 0.0
-        beta = PRESETS[self.preset]["beta"] if self.beta is None else self.beta
-        weights = Weights(lam, self.alpha, self.epsilon, beta, self.cross, self.fresh)
+        weights = Weights(
+            lam, self._setting("alpha"), self.epsilon, self._setting("beta"), self.cross, self.fresh
+        )
         return Objective(
             sizes, weights, augmentation=self.augmentation, scale=self.scale, margin=self.margin,
-            learning_rate=self.learning_rate,
+            learning_rate=self.learning_rate, qg_learning_rate=self._setting("qg_learning_rate"),
         )  # fmt: skip
 
     # Using --------------------------------------------------------------------------------

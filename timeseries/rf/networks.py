@@ -19,11 +19,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ROWS", "CosineHead", "Extractor", "UNet", "columns", "fold", "frozen_statistics"]
+__all__ = [
+    "N_SKIPS",
+    "ROWS",
+    "CosineHead",
+    "Extractor",
+    "UNet",
+    "columns",
+    "fold",
+    "frozen_statistics",
+]
 
 ROWS = 16
 _STRIDES = (1, 1, 2, 1, 2, 2)
 _LEVELS = (1, 2, 4, 8, 8)  # channels of the U-Net, in units of its first
+N_SKIPS = len(_LEVELS) - 1
 
 
 def columns(n_samples: int) -> int:
@@ -111,11 +121,16 @@ class UNet(nn.Module):
     residual : bool
         Add the input to the output, and begin at the identity: small networks that are trained
         for few steps need not learn first to pass a signal through.
+    n_skips : int
+        How many of the four skip connections there are, from the coarsest on. In place of those
+        that are left out stand learned maps, the same for all records (what a preamble has in
+        common): with none, all that tells one record from another goes through the bottleneck.
     """
 
     def __init__(
-        self, n_samples: int, width: int, n_latents: int = 0, *, residual: bool = False
-    ) -> None:
+        self, n_samples: int, width: int, n_latents: int = 0, *, residual: bool = False,
+        n_skips: int = N_SKIPS,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.residual = residual
         sizes = [width * level for level in _LEVELS]
@@ -131,6 +146,10 @@ class UNet(nn.Module):
         if residual:
             for parameter in self.out.parameters():
                 nn.init.zeros_(parameter)
+        self.maps = nn.ParameterList(
+            torch.randn(1, size, ROWS >> level, columns(n_samples) >> level)
+            for level, size in reversed(list(enumerate(sizes[: N_SKIPS - n_skips])))
+        )
         self.shape = (sizes[-1], ROWS // 16, columns(n_samples) // 16)
         self.code = nn.Linear(n_latents, self.shape[0] * self.shape[1] * self.shape[2]) if (
             n_latents
@@ -150,6 +169,7 @@ class UNet(nn.Module):
             levels.append(layer(F.max_pool2d(levels[-1], 2)))
         h = levels.pop()
         h = h + (added if self.code is None else self.code(added).view(-1, *self.shape))
+        levels[: len(self.maps)] = [m.expand(len(x), -1, -1, -1) for m in reversed(self.maps)]
         for layer in self.up:
             h = F.interpolate(h, scale_factor=2, mode="bilinear", align_corners=True)
             h = layer(torch.cat([levels.pop(), h], 1))

@@ -22,14 +22,17 @@ from torch import Tensor, nn
 from neuro.nn.objective import Objective, Phase, State
 from timeseries.rf.augment import augment
 from timeseries.rf.carrier import phase_step, turned_by
-from timeseries.rf.networks import CosineHead, Extractor, UNet, frozen_statistics
+from timeseries.rf.networks import N_SKIPS, CosineHead, Extractor, UNet, frozen_statistics
 
 __all__ = ["DRRFF", "Sizes", "Weights"]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the networks; see `timeseries.rf.networks.UNet` for `residual`, `DRRFF` for `carrier`."""
+    """Of the networks.
+
+    For `residual` and `n_skips` (of Q) see `timeseries.rf.networks.UNet`, for `carrier` `DRRFF`.
+    """
 
     n_samples: int
     n_devices: int
@@ -38,6 +41,7 @@ class Sizes:
     unet_width: int
     residual: bool = False
     carrier: bool = False
+    n_skips: int = N_SKIPS
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,13 @@ class DRRFF(Objective):
     Squared errors are means over a record, as in the paper, since its weights belong to them.
 
     With ``sizes.carrier`` (ours) Q takes the carrier off a burst before its U-Net, and G puts on
-    the carrier that the fingerprint tells. The carrier multiplies a signal, ``x = exp(j w n) s``, which
-    small convolutions cannot do or undo: left in the backgrounds, it would teach F that the carrier
-    says nothing about the device, since shuffled signals bear the device of the fingerprint.
+    the carrier that the fingerprint tells. The carrier multiplies a signal, ``x = exp(jwn) s``,
+    which small convolutions cannot do or undo: left in the backgrounds, it would teach F that the
+    carrier says nothing about the device, since shuffled signals bear the device of the
+    fingerprint. G is then scored on the signal without its carrier, and its carrier by itself.
+
+    Where Q lacks skip connections (ours), phase and level of the background are those of the burst
+    by least squares: the bottleneck need not hold them, and has no room for the device.
 
     Parameters
     ----------
@@ -88,18 +96,19 @@ class DRRFF(Objective):
         See `timeseries.rf.augment.augment`; applied to every batch before all else.
     scale, margin : float
         Of the head.
-    learning_rate : float
-        Of Adam.
+    learning_rate, qg_learning_rate : float
+        Of Adam, for F and for Q and G.
     """
 
     monitor = "f_loss"
 
     def __init__(
         self, sizes: Sizes, weights: Weights, *, augmentation: str = "none", scale: float = 10.0,
-        margin: float = 0.0, learning_rate: float = 1e-3,
+        margin: float = 0.0, learning_rate: float = 1e-3, qg_learning_rate: float = 1e-3,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.weights, self.augmentation, self.learning_rate = weights, augmentation, learning_rate
+        self.weights, self.augmentation = weights, augmentation
+        self.rates = {"f": learning_rate, "fresh": learning_rate, "qg": qg_learning_rate}
         self.f = Extractor(sizes.n_samples, sizes.width, sizes.n_latents)
         self.head = CosineHead(sizes.n_latents, sizes.n_devices, scale, margin)
         self.q: UNet | None = None
@@ -107,7 +116,11 @@ class DRRFF(Objective):
         self.carrier = _Carrier(sizes.n_latents) if weights.lam > 0 and sizes.carrier else None
         self.fresh: nn.Sequential | None = None
         if weights.lam > 0:
-            self.q = UNet(sizes.n_samples, sizes.unet_width, residual=sizes.residual)
+            self.fitted = sizes.n_skips < N_SKIPS
+            self.q = UNet(
+                sizes.n_samples, sizes.unet_width, residual=sizes.residual and not self.fitted,
+                n_skips=sizes.n_skips,
+            )  # fmt: skip
             self.g = UNet(
                 sizes.n_samples, sizes.unet_width, sizes.n_latents, residual=sizes.residual
             )
@@ -121,16 +134,17 @@ class DRRFF(Objective):
 
     def phases(self) -> list[Phase]:
         """Return the turns: Q and G, the second classifier where there is one, F and its head."""
-        turns = [Phase("f", self._adam(0.990), ("f.", "head."))]
+        turns = [Phase("f", self._adam("f", 0.990), ("f.", "head."))]
         if self.fresh is not None:
-            turns.insert(0, Phase("fresh", self._adam(0.990), ("fresh.",)))
+            turns.insert(0, Phase("fresh", self._adam("fresh", 0.990), ("fresh.",)))
         if self.q is not None:
-            turns.insert(0, Phase("qg", self._adam(0.999), ("q.", "g.", "carrier.")))
+            own = ("q.", "g.") if self.carrier is None else ("q.", "g.", "carrier.")
+            turns.insert(0, Phase("qg", self._adam("qg", 0.999), own))
         return turns
 
-    def _adam(self, beta2: float) -> Any:
+    def _adam(self, phase: str, beta2: float) -> Any:
         return lambda parameters, member: torch.optim.Adam(
-            parameters, lr=self.learning_rate, betas=(0.9, beta2)
+            parameters, lr=self.rates[phase], betas=(0.9, beta2)
         )
 
     def step(self, batch: dict[str, Tensor], state: State) -> dict[str, Tensor]:
@@ -159,12 +173,16 @@ class DRRFF(Objective):
         assert self.q is not None  # noqa: S101 - for the type checker
         shape = (len(x), *self.q.shape)
         noise = x.new_zeros(shape) if state is None else state.normal((1, *shape), x)[0]
-        return self.q(x, noise)
+        found: Tensor = self.q(x, noise)
+        return _fitted(found, x) if self.fitted else found
 
     def make(self, background: Tensor, z: Tensor) -> Tensor:
         """Return signals of given backgrounds and fingerprints."""
-        assert self.g is not None  # noqa: S101
-        made: Tensor = self.g(background, z)
+        assert self.g is not None  # noqa: S101 - for the type checker
+        return self._moving(self.g(background, z), z)
+
+    def _moving(self, made: Tensor, z: Tensor) -> Tensor:
+        """Put the carrier on, where that is G's task."""
         return made if self.carrier is None else _turn(made, self.carrier(z))
 
     def _qg(self, x: Tensor, y: Tensor, state: State) -> dict[str, Tensor]:
@@ -174,13 +192,14 @@ class DRRFF(Objective):
         with frozen_statistics(self.f):
             z = self.f(x).detach()
             known = self._knowledge(self.head(self.f(background)), y)
-            made = self.make(background, z)
-            cycle = F.mse_loss(self.f(made), z)
+            assert self.g is not None  # noqa: S101
+            made = self.g(background, z)
+            cycle = F.mse_loss(self.f(self._moving(made, z)), z)
             swapped = z.new_zeros(())
             if weights.cross > 0:
                 donors = _donors(len(x), state, x)
                 swapped = F.mse_loss(self.f(self.make(background[donors], z)), z)
-        near, again = F.mse_loss(background, still), F.mse_loss(made, x)
+        near, again = F.mse_loss(background, still), F.mse_loss(made, still)
         loss = weights.alpha * known.clamp(min=weights.epsilon) + near + again
         loss = loss + weights.beta * cycle + weights.cross * swapped
         terms = {"known": known, "near": near, "again": again, "cycle": cycle}
@@ -248,14 +267,22 @@ class _Carrier(nn.Module):
         return (self(z) - step).square().mean() / spread
 
 
+def _fitted(found: Tensor, x: Tensor) -> Tensor:
+    """Give signals the phase and level with which they come nearest to records."""
+    own, other = torch.complex(found[:, 0], found[:, 1]), torch.complex(x[:, 0], x[:, 1])
+    power = own.abs().square().sum(1, keepdim=True)
+    own = own * (own.conj() * other).sum(1, keepdim=True) / (power + 1e-6)
+    return torch.stack([own.real, own.imag], 1)
+
+
 def _step(x: Tensor) -> Tensor:
     with torch.no_grad():
-        step: Tensor = phase_step(torch.complex(x[:, 0].float(), x[:, 1].float()))
+        step: Tensor = phase_step(torch.complex(x[:, 0], x[:, 1]))
     return step
 
 
 def _turn(x: Tensor, step: Tensor) -> Tensor:
-    turned = turned_by(torch.complex(x[:, 0].float(), x[:, 1].float()), step.float())
+    turned = turned_by(torch.complex(x[:, 0], x[:, 1]), step.to(x.dtype))
     return torch.stack([turned.real, turned.imag], 1)
 
 
