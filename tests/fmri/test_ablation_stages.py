@@ -125,7 +125,9 @@ def test_a_fitted_encoder_is_ablated_on_its_test_part(call):
     table, metrics, _ = call(ablation_stages.ablate, data, encoder, groups="item", **QUICK)
     assert set(table["how"]) == {"zero", "mean"}
     assert metrics["ablation.whole"]["n"] == 40
-    assert metrics["ablation.Vis.drop"]["p_corrected"] < 0.05
+    drops = {name: metrics[f"ablation.{name}.drop"]["value"] for name in INFORMATION}
+    assert max(drops, key=lambda name: drops[name]) == "Vis"
+    assert metrics["ablation.Vis.drop"]["low"] > 0
     _, metrics, _ = call(ablation_stages.imagery, data, encoder, n_permutations=999)
     assert metrics["imagery.p"]["value"] <= 0.05
 
