@@ -13,9 +13,11 @@ class ParcelsParams(Params):
     """Runs, their events, and the atlas."""
 
     bold: Files
-    """4-D NIfTI, or CIFTI series with a CIFTI atlas; one file for each run, in order of names."""
+    """4-D NIfTI, or CIFTI series with a CIFTI atlas; one file for each run."""
     events: Files
     """BIDS events of each run, in the same order."""
+    confounds_files: Files | None = None
+    """A table of confounds for each run, in the same order; they are taken out with the trend."""
     atlas: File | None = None
     """Label image, probabilistic maps or .dlabel.nii; null takes every voxel of mask_img for a
     parcel (data of a few hundred voxels)."""

@@ -9,7 +9,7 @@ import xarray as xr
 
 from fmri.parcel_blocks import cut_blocks, join_blocks
 from fmri.parcel_series import parcel_series, voxel_series
-from fmri.tables import entities
+from fmri.tables import entities, read_table
 from neuro.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,18 +23,14 @@ def record(context: Context, params: ParcelsParams) -> xr.Dataset:
     """Read all runs, cut and join their blocks, and say what came of it."""
     from neuro.report import Table, Text
 
-    if len(params.bold) != len(params.events):
-        raise InputError(
-            f"{len(params.bold)} runs (bold) and {len(params.events)} tables of events; give one "
-            "for each"
-        )
-    pairs = list(zip(sorted(params.bold), sorted(params.events), strict=True))
     parts = []
-    for number, (bold, events) in enumerate(context.progress(pairs, "runs", len(pairs))):
+    jobs = _runs(params)
+    for number, (bold, events, confounds) in enumerate(context.progress(jobs, "runs", len(jobs))):
         series = _series(params, bold, number)
         parts.append(
             cut_blocks(series, events, tmin=params.tmin, tmax=params.tmax, until=params.until,
-                       stimulus=params.stimulus, high_pass=params.high_pass)
+                       stimulus=params.stimulus, high_pass=params.high_pass,
+                       confounds=None if confounds is None else read_table(confounds, "confounds"))
         )  # fmt: skip
     found = join_blocks(parts)
     sizes = found["network"].to_series().value_counts()
@@ -50,6 +46,30 @@ def record(context: Context, params: ParcelsParams) -> xr.Dataset:
         Table([{"network": name or "(not known)", "parcels": int(n)} for name, n in sizes.items()]),
     )
     context.method("Series were averaged over parcels, detrended and z-scored in each run.")
+    return found
+
+
+def _runs(params: ParcelsParams) -> list[tuple[Path, Path, Path | None]]:
+    """Pair runs with their events and confounds; names that name runs must agree."""
+    none: list[Path | None] = [None] * len(params.bold)
+    noise = list(params.confounds_files or none)
+    if not len(params.bold) == len(params.events) == len(noise):
+        raise InputError(
+            f"{len(params.bold)} runs (bold), {len(params.events)} tables of events"
+            + (f", {len(noise)} of confounds" if params.confounds_files else "")
+            + "; give one for each run"
+        )
+    found = list(zip(params.bold, params.events, noise, strict=True))
+    for bold, *others in found:
+        for other in filter(None, others):
+            mine, theirs = entities(bold), entities(other)
+            differ = [k for k in ("sub", "ses", "run") if mine.get(k) != theirs.get(k)
+                      and k in mine and k in theirs]  # fmt: skip
+            if differ:
+                raise InputError(
+                    f"{bold} is paired with {other}, of another {', '.join(differ)}; give files "
+                    "in the same order"
+                )
     return found
 
 

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from fmri.parcel_blocks import cut_blocks, join_blocks
 from fmri.parcel_series import parcel_series, voxel_series
-from neuro.errors import DataError
+from neuro.errors import DataError, InputError
 
 AFFINE = np.diag([3.0, 3, 3, 1])
 SHAPE = (6, 5, 4)
@@ -48,6 +48,7 @@ def series(n=40, t_r=2.0, **attrs):
 EVENTS = pd.DataFrame({"onset": [4.0, 40.0], "duration": [10.0, 20.0], "trial_type": ["a", "b"]})
 
 
+@pytest.mark.filterwarnings("ignore:Non-finite values")
 @pytest.mark.parametrize("gaps", [False, True])
 def test_labels_equal_nilearns_masker(bold, atlas, gaps):
     from nilearn.maskers import NiftiLabelsMasker
@@ -141,3 +142,38 @@ def test_blocks_that_do_not_fit():
     one = cut_blocks(series(), EVENTS)
     with pytest.raises(DataError, match="no parcel is in all"):
         join_blocks([one, one.assign_coords(parcel=list("xyz"))])
+
+
+def test_runs_are_paired_with_their_tables(bold, atlas, tmp_path):
+    from fmri.ablation_stages import parcels
+    from neuro.runner.context import RunContext
+    from neuro.runner.progress import Reporter
+
+    names = tmp_path / "names.tsv"
+    table().to_csv(names, sep="\t", index=False)
+    nibabel.save(atlas, tmp_path / "atlas.nii.gz")
+    rng = np.random.default_rng(3)
+    for run in (3, 4):
+        EVENTS.to_csv(tmp_path / f"sub-02_run-{run}_events.tsv", sep="\t", index=False)
+    noise = tmp_path / "sub-02_run-3_motion.tsv"
+    pd.DataFrame(rng.standard_normal((40, 2)), columns=["x", "y"]).to_csv(
+        noise, sep="\t", index=False
+    )
+    (tmp_path / "stage").mkdir()
+    context = RunContext(
+        "stage", "key", tmp_path / "stage", tmp_path / "scratch", 1, {}, Reporter(False)
+    )
+
+    def run(number, **more):
+        settings = parcels.stage.params(
+            bold=[bold], events=[tmp_path / f"sub-02_run-{number}_events.tsv"],
+            atlas=tmp_path / "atlas.nii.gz", atlas_table=names, **more,
+        )  # fmt: skip
+        return parcels(params=settings, context=context)
+
+    plain, cleaned = run(3), run(3, confounds_files=[noise])
+    assert plain["network"].values.tolist() == ["Vis", "Vis", "Default", "Limbic"]
+    assert plain["run"].values.tolist() == ["run-3"] * 2
+    assert np.abs(plain["signal"].values - cleaned["signal"].values).max() > 1e-3
+    with pytest.raises(InputError, match="of another run"):
+        run(4)
