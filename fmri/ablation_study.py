@@ -45,7 +45,8 @@ def record_ablation(
     from neuro.report import Figure, Table, Text
 
     data = _seen(data, settings["leave_out"])
-    X = data["signal"].transpose("trial", "parcel", "time").values
+    averaged = encoder is None and settings["time"] == "mean"
+    X = _mean_blocks(data) if averaged else _blocks(data)
     groups, n_unit = parcel_sets(data), settings["groups"]
     units = _column(data, n_unit)
     folds, train = _folds(data, units, encoder), _trainer(data, settings, encoder)
@@ -131,9 +132,8 @@ def record_imagery(
         raise DataError(
             f"no trial is of the kind '{settings['kind']}'; there are {', '.join(np.unique(kind))}"
         )
-    X = data["signal"].transpose("trial", "parcel", "time").values.astype(np.float32)
     names = _column(data, column)
-    decoded = _decoded(data, X, names, seen, imagery, (table, known), encoder)
+    decoded = _decoded(data, names, seen, imagery, (table, known), encoder)
     blocks = None if settings["blocks"] is None else _column(data, settings["blocks"])[imagery]
     found = pairing_test(
         decoded, table, names[imagery], known, blocks=blocks,
@@ -173,7 +173,7 @@ def record_zero_shot(
     file = settings["attributes"]
     known = haxby_attributes() if file is None else CategoryAttributes(file)
     data = _seen(data, settings["leave_out"])
-    X = features(data["signal"].transpose("trial", "parcel", "time").values)
+    X = features(_mean_blocks(data))
     category, run = _column(data, "category"), _column(data, "run")
     common = {"n_boot": settings["n_boot"], "random_state": settings["seed"]}
     left = zero_shot(X, category, run, known.table, n_permutations=settings["n_permutations"],
@@ -217,6 +217,21 @@ def _seen(data: xr.Dataset, leave_out: Any) -> xr.Dataset:
         return data.load()
     keep = ~np.isin(data["kind"].values.astype(str), list(leave_out))
     return data.isel(trial=np.flatnonzero(keep)).load()
+
+
+def _blocks(data: xr.Dataset) -> NDArray[np.float32]:
+    signal = data["signal"].transpose("trial", "parcel", "time")
+    return np.asarray(signal.values, np.float32)
+
+
+def _mean_blocks(data: xr.Dataset) -> NDArray[np.float32]:
+    """Average blocks over the times that were recorded, shape (trial, parcel, 1)."""
+    values = _blocks(data)
+    if "mask" not in data:
+        return values.mean(2, keepdims=True)
+    mask = data["mask"].transpose("trial", "time").values.astype(np.float32)[:, None]
+    counts = np.maximum(mask.sum(2, keepdims=True), 1)
+    return np.asarray((values * mask).sum(2, keepdims=True) / counts, np.float32)
 
 
 def _column(data: xr.Dataset, name: str) -> NDArray[np.str_]:
@@ -325,8 +340,9 @@ def _compare(
     context.section(
         "The whole brain and the visual network",
         Text(
-            f"The whole brain decodes the category in {found['whole.accuracy'].value:.3f} of "
-            f"trials, the network '{visual}' alone ({int(groups[visual].sum())} parcels) in "
+            "Logistic regressions: the whole brain decodes the category in "
+            f"{found['whole.accuracy'].value:.3f} "
+            f"of trials, the network '{visual}' alone ({int(groups[visual].sum())} parcels) in "
             f"{found['visual_only.accuracy'].value:.3f}, everything but it in "
             f"{found['without_visual.accuracy'].value:.3f}. "
             + ("The whole brain is better than the visual network." if (gain.low or 0) > 0 else
@@ -348,7 +364,6 @@ def _map_blocks(
 
 def _decoded(
     data: xr.Dataset,
-    X: NDArray[np.float32],
     names: NDArray[np.str_],
     seen: NDArray[np.bool_],
     imagery: NDArray[np.bool_],
@@ -371,6 +386,7 @@ def _decoded(
             f"{len(rows)} trials show other items than those imagined; a linear model needs 10 to "
             "be trained on, or wire an encoder"
         )
+    X = _mean_blocks(data)
     wanted = table[[at[name] for name in names[rows].tolist()]]
     model = TunedRidge(n_splits=3, per_target=False)
     model.fit(features(X[rows]), wanted, stimulus=names[rows])

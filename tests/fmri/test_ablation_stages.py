@@ -150,6 +150,23 @@ def test_categories_left_out_are_reported(call, tmp_path):
     assert "told apart above chance" in report(folder)
 
 
+def test_padding_is_not_averaged(call):
+    """Blocks padded to twice their length give the numbers of those that are not."""
+    data = brain()
+    length = np.full(data.sizes["trial"], 4)
+    padded = data.pad(time=(0, 4), constant_values={"signal": 0.0})
+    padded["signal"][::3, :, 2:] = 0
+    length[::3] = 2
+    padded["mask"] = ("trial", "time"), np.arange(8) < length[:, None]
+    cut = padded.drop_vars("mask")
+    settings = {**QUICK, "groups": "item", "how": ["zero"]}
+    means = (padded["signal"].sum("time") / padded["mask"].sum("time")).expand_dims(time=1, axis=2)
+    tables = [call(ablation_stages.ablate, one, **settings)[0] for one in
+              (padded, data.drop_vars("signal").assign(signal=means), cut)]  # fmt: skip
+    np.testing.assert_allclose(tables[0]["drop"], tables[1]["drop"], atol=1e-3)
+    assert np.abs(tables[0]["drop"] - tables[2]["drop"]).max() > 1e-3
+
+
 def test_what_is_missing_is_named(call):
     data = brain()
     with pytest.raises(DataError, match="no 'subject'"):
