@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from neuro.data import as_signal
 from neuro.errors import InputError
-from timeseries.dts_study import factors_of, names_of, rows_of
+from timeseries.dts_study import factors_of, rows_of
 
 if TYPE_CHECKING:
     from neuro.stage import Context
@@ -63,7 +63,7 @@ def score(
     rows = np.random.default_rng(seed).permutation(rows_of(data, "test"))[: settings["n_most"]]
     own = data.isel(trial=np.sort(rows))
     known = known_factors(own, settings["factors"])
-    names = names_of(models, context.members.get("models"))
+    names = model_names(models)
     coded = {n: codes_of(m, as_signal(own)) for n, m in zip(names, models, strict=True)}
     if settings["baselines"]:
         coded |= baselines(data, own, models[0].n_latents, seed)
@@ -93,6 +93,26 @@ def score(
         )
     context.section("Factors by latents", *pictures)
     return table
+
+
+def model_names(models: Sequence[Any]) -> list[str]:
+    """Name encoders for metrics: the model or its preset, what is ablated, then what sets it apart.
+
+    Models that are still alike get their network, and then their number.
+    """
+    names = [_plain_name(model) for model in models]
+    alike = [
+        f"{name}_{model.network}" if names.count(name) > 1 and hasattr(model, "network") else name
+        for name, model in zip(names, models, strict=True)
+    ]
+    return [f"{n}_{i}" if alike.count(n) > 1 else n for i, n in enumerate(alike)]
+
+
+def _plain_name(model: Any) -> str:
+    name = str(getattr(model, "preset", model.name.removeprefix("ts-"))).replace("-", "_")
+    if getattr(model, "weight_decay", None) == 0:
+        name += "_no_decay"
+    return f"{name}_shared" if getattr(model, "shared_codebook", False) else name
 
 
 def known_factors(data: xr.Dataset, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -136,7 +156,7 @@ def baselines(
     return {
         "pca": PCA(n, random_state=seed).fit(flat).transform(new),
         "ica": ica.fit(flat).transform(new),
-        "random": np.asarray(untrained.transform(signal)),
+        "untrained": np.asarray(untrained.transform(signal)),
     }
 
 

@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from neuro.cli import app
 from neuro.metrics import disentanglement
-from timeseries.qlae_study import binned
+from timeseries.qlae import QLAE
+from timeseries.qlae_study import binned, model_names
+from timeseries.vae import SeriesVAE
 
 EEG = """
 version: 1
@@ -49,7 +51,7 @@ def test_qlae_runs_on_eeg_by_yaml_alone(tmp_path):
     assert told.exit_code == 0, told.output
     metrics = json.loads((tmp_path / "run" / "tiny" / "metrics.json").read_text())
     text = json.dumps(metrics)
-    for name in ("qlae", "pca", "ica", "random"):
+    for name in ("qlae", "pca", "ica", "untrained"):
         assert f"disentangle.{name}.infom" in text
         assert f"disentangle.{name}.binned.infom" in text
 
@@ -62,3 +64,14 @@ def test_bins_alike_change_no_score_of_information_of_even_codes():
         assert disentanglement(codes, s, scores=name) == disentanglement(
             binned(codes, 4), s, scores=name
         )
+
+
+def test_models_are_named_by_what_sets_them_apart():
+    models = [
+        QLAE(), QLAE(weight_decay=0), QLAE(shared_codebook=True), SeriesVAE("ae"),
+        SeriesVAE("beta-tcvae"),
+    ]  # fmt: skip
+    expected = ["qlae", "qlae_no_decay", "qlae_shared", "ae", "beta_tcvae"]
+    assert model_names(models) == expected
+    assert model_names([QLAE(), QLAE(network="mlp")]) == ["qlae_conv", "qlae_mlp"]
+    assert model_names([QLAE(), QLAE()]) == ["qlae_conv_0", "qlae_conv_1"]
