@@ -23,13 +23,22 @@ SCORES = (
 )  # fmt: skip
 
 
-def train(data: xr.Dataset, settings: dict[str, Any], context: Context) -> QLAE:
-    """Train QLAE and draw what it learned."""
+def train(data: xr.Dataset, settings: dict[str, Any], context: Context, kind: str = "qlae") -> QLAE:
+    """Train QLAE, or the InfoGAN of the same latents, and draw what it learned."""
     from neuro.report import Figure, Table
     from timeseries import dts_plots
+    from timeseries.infogan import InfoGAN
     from timeseries.qlae import QLAE
 
-    model = QLAE(random_state=settings.pop("seed"), **settings)
+    title, what, make = {
+        "qlae": ("QLAE", "A quantised-latent autoencoder", QLAE),
+        "infogan": (
+            "InfoGAN",
+            "An InfoGAN of quantised latents with a Wasserstein critic",
+            InfoGAN,
+        ),
+    }[kind]
+    model = make(random_state=settings.pop("seed"), **settings)
     own = as_signal(data.isel(trial=rows_of(data, "train")))
     model.fit(own, scratch=context.scratch, progress=context.progress)
     context.metric("active_units", float(model.kept_.sum()), unit="latents")
@@ -40,12 +49,12 @@ def train(data: xr.Dataset, settings: dict[str, Any], context: Context) -> QLAE:
         for j in range(model.n_latents)
     ]
     context.section(
-        "Training · QLAE",
+        f"Training · {title}",
         Figure(dts_plots.history_figure(model), "Losses by epoch, and the entropy of each code."),
         Table(rows, "What each latent tells, over the training series.", {"entropy": "nat"}),
     )
     context.method(
-        f"A quantised-latent autoencoder (Hsu et al. 2023; {model.network} networks, "
+        f"{what} (Hsu et al. 2023; {model.network} networks, "
         f"{model.n_latents} latents of {model.n_values} values, weight decay "
         f"{model.weight_decay:g}) was trained on {len(own)} trials; statistics are theirs."
     )

@@ -34,10 +34,19 @@ stages:
     n_hidden: 16
     max_epochs: 2
     batch_size: 16
+  gan:
+    use: ts-infogan
+    series: ${epochs}
+    n_latents: 3
+    n_values: 4
+    n_hidden: 16
+    n_critic: 1
+    max_epochs: 2
+    batch_size: 16
   scores:
     use: ts-disentangle
     series: ${epochs}
-    models: ["${encoder}"]
+    models: ["${encoder}", "${gan}"]
     factors: [condition]
     n_boot: 4
 """
@@ -51,7 +60,7 @@ def test_qlae_runs_on_eeg_by_yaml_alone(tmp_path):
     assert told.exit_code == 0, told.output
     metrics = json.loads((tmp_path / "run" / "tiny" / "metrics.json").read_text())
     text = json.dumps(metrics)
-    for name in ("qlae", "pca", "ica", "untrained"):
+    for name in ("qlae", "infogan", "pca", "ica", "untrained"):
         assert f"disentangle.{name}.infom" in text
         assert f"disentangle.{name}.binned.infom" in text
 
