@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 from typer.testing import CliRunner
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from neuro.cli import app
 from neuro.metrics import disentanglement
 from timeseries.qlae import QLAE
-from timeseries.qlae_study import binned, model_names
+from timeseries.qlae_study import SCORES, binned, model_names
 from timeseries.vae import SeriesVAE
 
 EEG = """
@@ -63,6 +64,25 @@ def test_qlae_runs_on_eeg_by_yaml_alone(tmp_path):
     for name in ("qlae", "infogan", "pca", "ica", "untrained"):
         assert f"disentangle.{name}.infom" in text
         assert f"disentangle.{name}.binned.infom" in text
+
+
+def test_the_workflow_scores_every_model(tmp_path):
+    models = ("encoder", "no_decay", "shared", "gan", "ae", "beta_vae", "beta_tcvae")
+    settings = [
+        "series.n_trials=80", "series.n_samples=32", "scores.n_boot=2", "scores.n_most=50",
+        *(f"{m}.max_epochs=1" for m in models), *(f"{m}.n_latents=3" for m in models),
+    ]  # fmt: skip
+    flags = [part for one in settings for part in ("--set", one)]
+    workflow = Path(__file__).parents[2] / "workflows" / "qlae.yaml"
+    told = CliRunner().invoke(app, ["run", str(workflow), "--out", str(tmp_path), *flags])
+    assert told.exit_code == 0, told.output
+    text = (tmp_path / "qlae" / "metrics.json").read_text()
+    for name in (
+        "qlae", "qlae_no_decay", "qlae_shared", "infogan", "ae", "beta_vae", "beta_tcvae", "pca",
+        "ica", "untrained",
+    ):  # fmt: skip
+        for score in SCORES:
+            assert f"disentangle.{name}.{score}" in text
 
 
 def test_bins_alike_change_no_score_of_information_of_even_codes():
