@@ -200,8 +200,9 @@ class QLAE(LatentModel):
     def _objective(self) -> QLAEObjective:  # type: ignore[override]
         from neuro.nn.quantise import QLAEObjective, QuantisedAutoencoder
 
+        n_channels, n_times = self.contract_.shape
         network = QuantisedAutoencoder(
-            self.network, *self.contract_.shape, self.n_latents, self.n_values, self.n_hidden,
+            self.network, n_channels, n_times, self.n_latents, self.n_values, self.n_hidden,
             shared=self.shared_codebook,
         )  # fmt: skip
         return QLAEObjective(

@@ -51,6 +51,32 @@ def qlae(series: Dataset, params: QLAEParams, context: Context) -> Encoder:
     return qlae_study.train(series, params.model_dump(), context)
 
 
+class InfoGANParams(QLAEParams):
+    """A generator driven by quantised latents, its encoder, and their training."""
+
+    n_noise: int = Field(8, ge=0)
+    """Normal numbers that the generator gets beside the latents."""
+    information: float = Field(1.0, ge=0)
+    """Weight of the latents' reconstruction."""
+    penalty: float = Field(10.0, ge=0)
+    """Of the critic's gradient."""
+    n_critic: int = Field(5, ge=1)
+    """Steps of the critic for one of the generator."""
+    max_epochs: int = Field(100, ge=0)
+    """Of training."""
+
+
+@stage("ts-infogan", version=1)
+def infogan(series: Dataset, params: InfoGANParams, context: Context) -> Encoder:
+    """Train an InfoGAN of quantised latents on the training part (all trials without one).
+
+    Its encoder reads codes off series; its generator draws new series of codes.
+    """
+    from timeseries import qlae_study
+
+    return qlae_study.train(series, params.model_dump(), context, "infogan")
+
+
 class DisentangleParams(Params):
     """How codes are scored against known factors."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from neuro.data import as_signal
 from neuro.errors import InputError
-from timeseries.dts_study import factors_of, names_of, rows_of
+from timeseries.dts_study import factors_of, rows_of
 
 if TYPE_CHECKING:
     from neuro.stage import Context
@@ -23,13 +23,22 @@ SCORES = (
 )  # fmt: skip
 
 
-def train(data: xr.Dataset, settings: dict[str, Any], context: Context) -> QLAE:
-    """Train QLAE and draw what it learned."""
+def train(data: xr.Dataset, settings: dict[str, Any], context: Context, kind: str = "qlae") -> QLAE:
+    """Train QLAE, or the InfoGAN of the same latents, and draw what it learned."""
     from neuro.report import Figure, Table
     from timeseries import dts_plots
+    from timeseries.infogan import InfoGAN
     from timeseries.qlae import QLAE
 
-    model = QLAE(random_state=settings.pop("seed"), **settings)
+    title, what, make = {
+        "qlae": ("QLAE", "A quantised-latent autoencoder", QLAE),
+        "infogan": (
+            "InfoGAN",
+            "An InfoGAN of quantised latents with a Wasserstein critic",
+            InfoGAN,
+        ),
+    }[kind]
+    model = make(random_state=settings.pop("seed"), **settings)
     own = as_signal(data.isel(trial=rows_of(data, "train")))
     model.fit(own, scratch=context.scratch, progress=context.progress)
     context.metric("active_units", float(model.kept_.sum()), unit="latents")
@@ -40,12 +49,12 @@ def train(data: xr.Dataset, settings: dict[str, Any], context: Context) -> QLAE:
         for j in range(model.n_latents)
     ]
     context.section(
-        "Training · QLAE",
+        f"Training · {title}",
         Figure(dts_plots.history_figure(model), "Losses by epoch, and the entropy of each code."),
         Table(rows, "What each latent tells, over the training series.", {"entropy": "nat"}),
     )
     context.method(
-        f"A quantised-latent autoencoder (Hsu et al. 2023; {model.network} networks, "
+        f"{what} (Hsu et al. 2023; {model.network} networks, "
         f"{model.n_latents} latents of {model.n_values} values, weight decay "
         f"{model.weight_decay:g}) was trained on {len(own)} trials; statistics are theirs."
     )
@@ -63,7 +72,7 @@ def score(
     rows = np.random.default_rng(seed).permutation(rows_of(data, "test"))[: settings["n_most"]]
     own = data.isel(trial=np.sort(rows))
     known = known_factors(own, settings["factors"])
-    names = names_of(models, context.members.get("models"))
+    names = model_names(models)
     coded = {n: codes_of(m, as_signal(own)) for n, m in zip(names, models, strict=True)}
     if settings["baselines"]:
         coded |= baselines(data, own, models[0].n_latents, seed)
@@ -93,6 +102,26 @@ def score(
         )
     context.section("Factors by latents", *pictures)
     return table
+
+
+def model_names(models: Sequence[Any]) -> list[str]:
+    """Name encoders for metrics: the model or its preset, what is ablated, then what sets it apart.
+
+    Models that are still alike get their network, and then their number.
+    """
+    names = [_plain_name(model) for model in models]
+    alike = [
+        f"{name}_{model.network}" if names.count(name) > 1 and hasattr(model, "network") else name
+        for name, model in zip(names, models, strict=True)
+    ]
+    return [f"{n}_{i}" if alike.count(n) > 1 else n for i, n in enumerate(alike)]
+
+
+def _plain_name(model: Any) -> str:
+    name = str(getattr(model, "preset", model.name.removeprefix("ts-"))).replace("-", "_")
+    if getattr(model, "weight_decay", None) == 0:
+        name += "_no_decay"
+    return f"{name}_shared" if getattr(model, "shared_codebook", False) else name
 
 
 def known_factors(data: xr.Dataset, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -136,7 +165,7 @@ def baselines(
     return {
         "pca": PCA(n, random_state=seed).fit(flat).transform(new),
         "ica": ica.fit(flat).transform(new),
-        "random": np.asarray(untrained.transform(signal)),
+        "untrained": np.asarray(untrained.transform(signal)),
     }
 
 

@@ -51,6 +51,8 @@ class SeriesStudy:
         Hz.
     frequency : tuple of two floats
         Range of the wave's frequency, Hz, before a subject's pace.
+    phase : float
+        Waves begin anywhere within so many cycles; 0 leaves no factor of the wave unnamed.
     noise : float
         Standard deviation of the noise; that of a wave is about 1.
     shift : float
@@ -68,6 +70,7 @@ class SeriesStudy:
     n_samples: int = 128
     sfreq: float = 50.0
     frequency: tuple[float, float] = (1.5, 4.0)
+    phase: float = 1.0
     noise: float = 0.2
     shift: float = 1.0
     shortest: float = 1.0
@@ -91,8 +94,8 @@ class SeriesStudy:
             )
         if not 0.25 <= self.shortest <= 1 or not 0 <= self.missing <= 0.5:
             raise InputError("shortest must lie in [0.25, 1] and missing in [0, 0.5]")
-        if self.noise < 0 or self.shift < 0:
-            raise InputError("noise and shift must not be negative")
+        if min(self.phase, self.noise, self.shift) < 0:
+            raise InputError("phase, noise and shift must not be negative")
 
 
 def simulate_series(study: SeriesStudy, random_state: int = 0) -> xr.Dataset:
@@ -161,7 +164,8 @@ def _components(
     n = len(length)
     time = np.arange(study.n_samples) / study.sfreq
     place = np.arange(study.n_samples) / length[:, None]  # 0 to 1 within a series
-    phase = rng.uniform(size=(n, 1)) + (factors["frequency"] * pace)[:, None] * time
+    start = study.phase * rng.uniform(size=(n, 1))
+    phase = start + (factors["frequency"] * pace)[:, None] * time
     wave = factors["amplitude"][:, None] * _waves(phase, factors["shape"])
     trend = factors["trend"][:, None] * (place - 0.5)
     burst = _bump(place - factors["burst"][:, None], 0.05) * np.cos(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 from typer.testing import CliRunner
 
 from neuro.cli import app
 from neuro.metrics import disentanglement
-from timeseries.qlae_study import binned
+from timeseries.qlae import QLAE
+from timeseries.qlae_study import SCORES, binned, model_names
+from timeseries.vae import SeriesVAE
 
 EEG = """
 version: 1
@@ -32,10 +35,19 @@ stages:
     n_hidden: 16
     max_epochs: 2
     batch_size: 16
+  gan:
+    use: ts-infogan
+    series: ${epochs}
+    n_latents: 3
+    n_values: 4
+    n_hidden: 16
+    n_critic: 1
+    max_epochs: 2
+    batch_size: 16
   scores:
     use: ts-disentangle
     series: ${epochs}
-    models: ["${encoder}"]
+    models: ["${encoder}", "${gan}"]
     factors: [condition]
     n_boot: 4
 """
@@ -49,9 +61,28 @@ def test_qlae_runs_on_eeg_by_yaml_alone(tmp_path):
     assert told.exit_code == 0, told.output
     metrics = json.loads((tmp_path / "run" / "tiny" / "metrics.json").read_text())
     text = json.dumps(metrics)
-    for name in ("qlae", "pca", "ica", "random"):
+    for name in ("qlae", "infogan", "pca", "ica", "untrained"):
         assert f"disentangle.{name}.infom" in text
         assert f"disentangle.{name}.binned.infom" in text
+
+
+def test_the_workflow_scores_every_model(tmp_path):
+    models = ("encoder", "no_decay", "shared", "gan", "ae", "beta_vae", "beta_tcvae")
+    settings = [
+        "series.n_trials=80", "series.n_samples=32", "scores.n_boot=2", "scores.n_most=50",
+        *(f"{m}.max_epochs=1" for m in models), *(f"{m}.n_latents=3" for m in models),
+    ]  # fmt: skip
+    flags = [part for one in settings for part in ("--set", one)]
+    workflow = Path(__file__).parents[2] / "workflows" / "qlae.yaml"
+    told = CliRunner().invoke(app, ["run", str(workflow), "--out", str(tmp_path), *flags])
+    assert told.exit_code == 0, told.output
+    text = (tmp_path / "qlae" / "metrics.json").read_text()
+    for name in (
+        "qlae", "qlae_no_decay", "qlae_shared", "infogan", "ae", "beta_vae", "beta_tcvae", "pca",
+        "ica", "untrained",
+    ):  # fmt: skip
+        for score in SCORES:
+            assert f"disentangle.{name}.{score}" in text
 
 
 def test_bins_alike_change_no_score_of_information_of_even_codes():
@@ -62,3 +93,14 @@ def test_bins_alike_change_no_score_of_information_of_even_codes():
         assert disentanglement(codes, s, scores=name) == disentanglement(
             binned(codes, 4), s, scores=name
         )
+
+
+def test_models_are_named_by_what_sets_them_apart():
+    models = [
+        QLAE(), QLAE(weight_decay=0), QLAE(shared_codebook=True), SeriesVAE("ae"),
+        SeriesVAE("beta-tcvae"),
+    ]  # fmt: skip
+    expected = ["qlae", "qlae_no_decay", "qlae_shared", "ae", "beta_tcvae"]
+    assert model_names(models) == expected
+    assert model_names([QLAE(), QLAE(network="mlp")]) == ["qlae_conv", "qlae_mlp"]
+    assert model_names([QLAE(), QLAE()]) == ["qlae_conv_0", "qlae_conv_1"]
