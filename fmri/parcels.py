@@ -17,7 +17,7 @@ from fmri.volumes import load_image
 from fmri.voxels import affine_of, places
 from neuro.errors import DataError
 
-__all__ = ["parcellate", "read_atlas_table"]
+__all__ = ["network_of", "parcellate", "read_atlas_table"]
 
 _INDEX = ("index", "component", "label_id", "id", "value", "roi id")
 _NAME = ("name", "label", "region", "roi name", "difumo_names")
@@ -65,7 +65,7 @@ def read_atlas_table(path: str | Path) -> pd.DataFrame:
         if network is not None:
             found["network"] = table[network].astype(str)
     if "network" not in found:
-        found["network"] = [_network(name) for name in found["name"]]
+        found["network"] = [network_of(name) for name in found["name"]]
     if found["index"].duplicated().any():
         raise DataError(f"{path}: the value {found['index'][found['index'].duplicated()].iloc[0]} "
                         "stands there twice")  # fmt: skip
@@ -79,7 +79,14 @@ def _is_plain(path: Path) -> bool:
     return first.split()[0].isdigit() if first.split() else False
 
 
-def _network(name: str) -> str:
+def network_of(name: str) -> str:
+    """Read the network out of Schaefer's name of a parcel, "" where it isn't one.
+
+    Examples
+    --------
+    >>> network_of("7Networks_LH_Vis_1"), network_of("Brainstem")
+    ('Vis', '')
+    """
     match = _SCHAEFER.match(name)
     return match[1] if match else ""
 

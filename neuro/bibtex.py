@@ -234,6 +234,14 @@ BIBTEX: dict[str, dict[str, str]] = {
         "journal": "NeuroImage",
         "year": "2012",
     },
+    "wang2024wave": {
+        "type": "misc",
+        "author": "Wang, Yanchen and others",
+        "title": "Decoding Visual Experience and Mapping Semantics through Whole-Brain Analysis "
+        "Using {fMRI} Foundation Models",
+        "year": "2024",
+        "eprint": "2411.07121",
+    },
     "haxby2001": {
         "type": "article",
         "author": "Haxby, James V. and Gobbini, M. Ida and Furey, Maura L. and Ishai, Alumit and "

@@ -1,0 +1,153 @@
+"""Stages of whole-brain tests: parcels, ablation, imagery, zero-shot. Declared only; no logic."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from neuro.stage import Context, Dataset, Encoder, File, Files, Params, Table, stage
+
+
+class ParcelsParams(Params):
+    """Runs, their events, and the atlas."""
+
+    bold: Files
+    """4-D NIfTI, or CIFTI series with a CIFTI atlas; one file for each run, in order of names."""
+    events: Files
+    """BIDS events of each run, in the same order."""
+    atlas: File | None = None
+    """Label image, probabilistic maps or .dlabel.nii; null takes every voxel of mask_img for a
+    parcel (data of a few hundred voxels)."""
+    atlas_table: File | None = None
+    """Values, names and networks of the atlas."""
+    mask_img: File | None = None
+    """With atlas null: which voxels."""
+    regions: Files | None = None
+    """With atlas null: masks that become sets of parcels, by the names of their files."""
+    prefix: str = ""
+    """Beginning of those names that is left away."""
+    t_r: float | None = Field(None, gt=0)
+    """s, where the header doesn't tell."""
+    subject: str | None = None
+    """Where the files' names don't tell."""
+    tmin: float = 4.0
+    """A block begins at the onset + tmin, s."""
+    tmax: float = 10.0
+    """A block ends before until + tmax, s."""
+    until: Literal["onset", "offset"] = "onset"
+    """What tmax is counted from."""
+    high_pass: float | None = None
+    """Hz; null takes a linear trend out."""
+    stimulus: str | None = None
+    """Column of the events that says what was shown."""
+
+
+@stage("brain-parcels", version=1)
+def parcels(params: ParcelsParams, context: Context) -> Dataset:
+    """Average runs over the parcels of an atlas and cut a block for each event.
+
+    Series are detrended and z-scored in each run; blocks of unlike length are padded with 0 and
+    carry a mask. Networks of parcels come from the atlas's table.
+    """
+    from fmri import parcel_study
+
+    return parcel_study.record(context, params)
+
+
+class AblateParams(Params):
+    """What is taken away, and what it is compared with."""
+
+    how: tuple[Literal["zero", "mean", "retrain"], ...] = ("zero", "mean", "retrain")
+    """Fill a network with 0 or its training mean at test, or train without it; the first is that
+    of the metrics."""
+    score: Literal["category", "target"] = "target"
+    """Share of right categories, or the cosine to the own embedding less that to the others."""
+    groups: str = "run"
+    """Coordinate of the trials that is left out as a whole and that intervals are over: run, item,
+    subject. Where the data bring a split (part), that is used."""
+    visual: str = "Vis"
+    """The network that the whole brain is compared with."""
+    time: Literal["mean", "all"] = "mean"
+    """Whether linear models see the mean over a block or every time point."""
+    n_random: int = Field(200, ge=20)
+    """Random sets of parcels for each size of a network."""
+    n_random_retrained: int = Field(50, ge=5)
+    """The same with retraining, of which each is a model."""
+    leave_out: tuple[str, ...] = ("imagery", "rest")
+    """Kinds of trials that are not used."""
+    atlas: File | None = None
+    """Label image for a brain map."""
+    n_boot: int = Field(2000, ge=100)
+    """Bootstrap samples behind the intervals."""
+    seed: int = 0
+    """Of random sets and intervals."""
+
+
+@stage("brain-ablate", version=1)
+def ablate(
+    data: Dataset, params: AblateParams, context: Context, encoder: Encoder | None = None
+) -> Table:
+    """Take away one network after another, each beside random sets of as many parcels.
+
+    Without an encoder linear models are trained, on the training trials of each fold. The whole
+    brain is compared with the visual network alone and with everything but it.
+    """
+    from fmri import ablation_study
+
+    return ablation_study.record_ablation(context, data, params.model_dump(), encoder)
+
+
+class ImageryParams(Params):
+    """Which trials were imagined, and how pairings are permuted."""
+
+    kind: str = "imagery"
+    """The kind of the trials."""
+    blocks: str | None = None
+    """Coordinate (run, subject): only prompts that came in the same blocks change places."""
+    n_permutations: int = Field(9999, ge=99)
+    """Random pairings; where there are fewer, all are listed."""
+    seed: int = 0
+    """Of the pairings."""
+
+
+@stage("brain-imagery", version=1)
+def imagery(
+    data: Dataset, params: ImageryParams, context: Context, encoder: Encoder | None = None
+) -> Table:
+    """Test whether what was imagined is decoded: permute the pairing with the prompts.
+
+    Without an encoder a ridge regression is trained on what was seen, without the items that were
+    imagined.
+    """
+    from fmri import ablation_study
+
+    return ablation_study.record_imagery(context, data.load(), params.model_dump(), encoder)
+
+
+class ZeroShotParams(Params):
+    """What is known of categories."""
+
+    attributes: File | None = None
+    """CSV of categories as rows, with a first line # source: ...; null is the table of the eight
+    categories of Haxby et al. that ships with fmri."""
+    leave_out: tuple[str, ...] = ("imagery", "rest")
+    """Kinds of trials that are not used."""
+    n_permutations: int = Field(1000, ge=99)
+    """Shuffles of the attributes among categories."""
+    n_boot: int = Field(2000, ge=100)
+    """Bootstrap samples behind the intervals."""
+    seed: int = 0
+    """Of shuffles and intervals."""
+
+
+@stage("brain-zero-shot", version=1)
+def zero_shot(data: Dataset, params: ZeroShotParams, context: Context) -> Table:
+    """Name categories that were left out of training, through a table of attributes.
+
+    Beside it stands decoding with all categories in training: logistic regression, ridges, and
+    shuffled labels, one run left out at a time.
+    """
+    from fmri import ablation_study
+
+    return ablation_study.record_zero_shot(context, data, params.model_dump())
