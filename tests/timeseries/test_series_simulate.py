@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,3 +66,16 @@ def test_unequal_lengths_are_padded_and_gaps_are_missing_values():
 def test_senseless_studies_are_refused(wrong, word):
     with pytest.raises(InputError, match=word):
         SeriesStudy(**wrong)
+
+
+def test_without_phase_series_of_one_frequency_differ_in_size_alone():
+    study = SeriesStudy(
+        n_subjects=1, n_trials=40, n_classes=2, n_channels=1, frequency=(3.0, 3.0), phase=0.0,
+        noise=0.0, shift=0.0,
+    )  # fmt: skip
+    data = simulate_series(study, 1)
+    parts = np.linalg.matrix_rank(data["signal"].values[:, 0].astype(float), tol=1e-3)
+    moving = simulate_series(replace(study, phase=1.0), 1)
+    assert np.array_equal(moving["burst"], data["burst"])
+    more = np.linalg.matrix_rank(moving["signal"].values[:, 0].astype(float), tol=1e-3)
+    assert parts < more
