@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from neuro.data import Standardizer
-from neuro.encoder import Encoder
 from neuro.errors import ContractError, DataError, InputError
 from neuro.metrics.latents import kept_latents, kl_per_latent, variable_types
+from timeseries.series_encoder import SeriesEncoder, mask_of, standardised
 
 if TYPE_CHECKING:
     from neuro.nn.vae_family import VAEFamily
@@ -27,7 +26,7 @@ Progress = Callable[..., Iterator[Any]]
 _BATCH = 512
 
 
-class LatentModel(Encoder):
+class LatentModel(SeriesEncoder):
     """Base of the VAE family and DTS; a subclass writes `_objective`, which `fit` trains.
 
     Attributes
@@ -78,14 +77,14 @@ class LatentModel(Encoder):
 
         X = self.as_input(X)
         values = self.start_fit(X, subject=subject)
-        real = mask_of(X, mask, values.shape)
+        real = mask_of(X, mask)
         self.n_train_ = len(values)
         self.standardizer_ = Standardizer.fit(values, real)
         seed, device = self._seed(), device_of(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             objective = self._objective()
-        arrays = {"x": self._standardized(values, real), **extra}
+        arrays = {"x": standardised(values, real, self.standardizer_), **extra}
         if real is not None:
             arrays["mask"] = real
         few = min(self.batch_size, len(values))
@@ -97,10 +96,6 @@ class LatentModel(Encoder):
         self.objective_ = objective.float().cpu().eval()
         self.history_ = result.history[0]
         self._measure(arrays["x"], real)
-
-    def _standardized(self, values: Floats, real: NDArray[np.bool_] | None) -> Floats:
-        scaled = self.standardizer_.transform(values)
-        return scaled if real is None else scaled * real[:, None]
 
     def _measure(self, values: Floats, real: NDArray[np.bool_] | None) -> None:
         mean, variance = self._posterior(values, real)
@@ -140,8 +135,8 @@ class LatentModel(Encoder):
         check_is_fitted(self, "contract_")
         X = self.align(X, drop_extra=False)
         values = np.ascontiguousarray(X.values, np.float32)
-        real = mask_of(X, mask, values.shape)
-        return self._posterior(self._standardized(values, real), real)
+        real = mask_of(X, mask)
+        return self._posterior(standardised(values, real, self.standardizer_), real)
 
     def _posterior(self, values: Floats, real: NDArray[np.bool_] | None) -> tuple[Floats, Floats]:
         network = self.objective_.network
@@ -263,34 +258,6 @@ _TYPES = ("active", "mixed", "passive")
 
 def _codes(types: NDArray[np.str_]) -> NDArray[np.int64]:
     return np.array([_TYPES.index(kind) for kind in types], np.int64)
-
-
-def mask_of(X: Any, mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """Return the mask of real samples, given or of the coordinate ``mask``; None if all are.
-
-    Parameters
-    ----------
-    X : DataArray or ndarray
-    mask : array-like of bool, shape (trial, time), optional
-    shape : tuple of int
-        ``(trial, channel, time)``.
-
-    Raises
-    ------
-    DataError
-        Where the shapes differ, or a series has no real sample.
-    """
-    if mask is None and isinstance(X, xr.DataArray) and "mask" in X.coords:
-        mask = X["mask"].values
-    if mask is None:
-        return None
-    real = np.ascontiguousarray(mask, dtype=bool)
-    if real.shape != (shape[0], shape[-1]):
-        raise DataError(f"the mask is {real.shape}; expected {(shape[0], shape[-1])}")
-    if not real.any(1).all():
-        n, first = int((~real.any(1)).sum()), int(np.argmin(real.any(1)))
-        raise DataError(f"{n} series have no real sample, the first is trial {first}; drop them")
-    return None if real.all() else real
 
 
 def information(mean: Floats, variance: Floats, seed: int = 0, n_most: int = 2000) -> float:

@@ -109,9 +109,9 @@ def mask_of(X: Any, mask: Any = None) -> NDArray[np.bool_] | None:
     if real.shape != (X.shape[0], X.shape[-1]):
         raise DataError(f"the mask is {real.shape}, expected {(X.shape[0], X.shape[-1])}")
     if not real.any(axis=1).all():
-        empty = int(np.argmin(real.any(axis=1)))
-        raise DataError(f"trial {empty} has no real sample; leave it out")
-    return real
+        n, first = int((~real.any(axis=1)).sum()), int(np.argmin(real.any(axis=1)))
+        raise DataError(f"{n} series have no real sample, the first is trial {first}; drop them")
+    return None if real.all() else real
 
 
 def standardised(

@@ -11,8 +11,9 @@ import pandas as pd
 from neuro.errors import DataError
 from timeseries.recording import Recording, Span
 
-__all__ = ["read_npz", "tables_beside"]
+__all__ = ["files_inside", "read_npz", "tables_beside"]
 
+_SUFFIXES = (".npz", ".ts", ".csv", ".parquet", ".nc", ".wav")
 _TABLES = ("labels.csv", "activity_labels.txt")
 _INDEX = ("signal", "start", "length")
 
@@ -62,6 +63,27 @@ def tables_beside(paths: Sequence[Path]) -> list[Path]:
     folders = {path.parent for path in paths if path.suffix == ".npz"}
     named = (folder / name for folder in sorted(folders) for name in _TABLES)
     return [path for path in named if path.is_file()]
+
+
+def files_inside(paths: Sequence[Path]) -> list[Path]:
+    """Return files, with the readable files of a folder in the place of the folder.
+
+    Raises
+    ------
+    DataError
+        Where a folder holds none.
+    """
+    found = []
+    for path in paths:
+        if not path.is_dir() or path.suffix == ".zarr":
+            found.append(path)
+            continue
+        inside = [p for p in sorted(path.rglob("*")) if p.suffix in _SUFFIXES
+                  and p.name not in _TABLES]  # fmt: skip
+        if not inside:
+            raise DataError(f"{path}: a folder without series ({', '.join(_SUFFIXES)})")
+        found += inside
+    return found
 
 
 def _indexed(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from neuro.stage import Context, Dataset, Files, Params, stage
+from neuro.stage import Context, Dataset, Encoder, Files, Params, Table, stage
 
 
 class _Part(BaseModel):
@@ -77,7 +77,7 @@ class SeriesParams(Params):
     """Which series, and how they are cut."""
 
     files: Files | None = None
-    """.ts, CSV, Parquet, NPZ, NetCDF or WAV; null is the simulator."""
+    """.ts, CSV, Parquet, NPZ, NetCDF or WAV, or a folder of them; null is the simulator."""
     simulate: Simulation = Simulation()
     """The simulated study, with files null."""
     sfreq: float | None = Field(None, gt=0)
@@ -95,9 +95,9 @@ class SeriesParams(Params):
 
     def reads(self) -> list[Path]:
         """Tables of labels beside NPZ files."""
-        from timeseries.series_index import tables_beside
+        from timeseries.series_index import files_inside, tables_beside
 
-        return tables_beside(self.files or [])
+        return tables_beside(files_inside([Path(path) for path in self.files or []]))
 
 
 @stage("ts-series", version=1)
@@ -125,3 +125,74 @@ def split(series: Dataset, params: SplitParams, context: Context) -> Dataset:
     from timeseries import series_study
 
     return series_study.split(series, params.model_dump(), context)
+
+
+class Network(_Part):
+    """Networks and training that all models of a comparison share; see `timeseries.dts.DTS`."""
+
+    network: Literal["conv", "tcn", "lstm", "gru", "mlp"] = "conv"
+    """Of encoder and decoder."""
+    n_hidden: int = Field(64, ge=1)
+    """Width."""
+    n_label_latents: int = Field(12, ge=1)
+    """Of the segment for the class."""
+    n_domain_latents: int = Field(4, ge=1)
+    """Of the segment for the domain."""
+    alpha: float = Field(1.5, ge=0)
+    """Reward of mutual information."""
+    beta: float = Field(2.0, ge=0)
+    """Weight of total correlation and dimension-wise KL."""
+    label_weight: float = Field(20.0, ge=0)
+    """Of the class, nats per series."""
+    domain_weight: float = Field(20.0, ge=0)
+    """Of the domain, nats per series."""
+    adversarial_weight: float = Field(20.0, ge=0)
+    """Of both crossed heads."""
+    max_epochs: int = Field(40, ge=0)
+    """Of training."""
+    batch_size: int = Field(64, ge=2)
+    """Series in a batch."""
+
+
+class AdaptParams(Params):
+    """Pairs of persons, drawn before anything is trained."""
+
+    n_pairs: int = Field(5, ge=1)
+    """Ordered pairs of source and target."""
+    score_size: float = Field(0.5, gt=0, lt=1)
+    """Share of a target's recordings that are scored; the rest is adapted to, without labels."""
+    network: Network = Network()
+    """Of DTS and of the networks beside it."""
+    seed: int = 0
+    """Of pairs, parts and networks."""
+
+
+@stage("ts-adapt", version=1)
+def adapt(series: Dataset, params: AdaptParams, context: Context) -> Table:
+    """Adapt from labelled to unlabelled persons: DTS beside networks and linear models."""
+    from timeseries import adapt_study
+
+    return adapt_study.adapt(series, params.model_dump(), context)
+
+
+class DownstreamParams(Params):
+    """What codes are probed for."""
+
+    label: str = "class"
+    """Coordinate to tell."""
+    group: str = "subject"
+    """Unit of the intervals."""
+    n_components: int = Field(16, ge=1)
+    """Of PCA, beside the encoders."""
+    seed: int = 0
+    """Of clusters and anomalies."""
+
+
+@stage("ts-downstream", version=1)
+def downstream(
+    series: Dataset, models: list[Encoder], params: DownstreamParams, context: Context
+) -> Table:
+    """Probe encoders: linear, k-NN, clusters, anomalies; beside PCA and plain features."""
+    from timeseries import probe_study
+
+    return probe_study.downstream(series, models, params.model_dump(), context)

@@ -64,10 +64,11 @@ def _simulated(settings: dict[str, Any], context: Context) -> xr.Dataset:
 
 def _from_files(settings: dict[str, Any], context: Context) -> xr.Dataset:
     from timeseries.read_series import Columns, read_series
+    from timeseries.series_index import files_inside
     from timeseries.windows import Windows, cut_windows
 
     columns = Columns(**settings["columns"])
-    paths = [Path(path) for path in settings["files"]]
+    paths = files_inside([Path(path) for path in settings["files"]])
     recordings = [
         recording
         for path in context.progress(paths, "files")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from neuro.cli import app
 from neuro.metrics.scores import SCORES
+from timeseries.adapt_study import MODELS
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
@@ -22,19 +25,48 @@ def run(name, folder, monkeypatch, *settings):
     return json.loads((folder / "runs" / name / "metrics.json").read_text())
 
 
+SMALL = (
+    "encoder.max_epochs=1", "encoder.n_hidden=8", "vanishing.max_epochs=1", "vanishing.n_hidden=8",
+    "adaptation.network.max_epochs=1", "adaptation.network.n_hidden=8", "adaptation.n_pairs=2",
+)  # fmt: skip
+
+
 def test_dts(tmp_path, monkeypatch):
     metrics = run(
-        "dts", tmp_path, monkeypatch, "series.n_trials=30", "series.n_samples=32",
-        "encoder.max_epochs=1", "vanishing.max_epochs=1", "vanishing.n_hidden=8",
+        "dts", tmp_path, monkeypatch, "series.simulate.n_trials=30", "series.simulate.n_samples=32",
+        "series.simulate.n_subjects=3", *SMALL,
     )  # fmt: skip
     text = json.dumps(metrics)
     for segment in ("g_y", "g_d"):
         for what in ("class", "domain"):
             assert f"segment.{segment}.{what}.accuracy" in text
-    assert "adapt.target.dts.accuracy" in text
+    for model in MODELS:
+        assert f"adapt.mean.{model}.accuracy" in text
     report = (tmp_path / "runs" / "dts" / "report.html").read_text()
     assert "KL vanishing" in report
     assert "Acc/D-S" in report
+
+
+def test_dts_from_a_folder_of_files_to_the_codes_of_new_ones(tmp_path, monkeypatch):
+    folder = tmp_path / "people"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for who in "abc":
+        for take in range(2):
+            n = 160
+            table = pd.DataFrame({
+                "time": np.arange(n) / 25, "x": rng.normal(size=n), "y": rng.normal(size=n),
+                "who": who, "what": np.repeat(["sit", "walk"], n // 2), "take": f"{who}{take}",
+            })  # fmt: skip
+            table.to_csv(folder / f"{who}{take}.csv", index=False)
+    columns = "{subject: who, label: what, recording: take}"
+    run("dts", tmp_path, monkeypatch, f"series.files={folder}", f"series.columns={columns}",
+        "series.windows.length=0.64", *SMALL)  # fmt: skip
+    new = tmp_path / "new.csv"
+    table.drop(columns=["who", "what", "take"]).to_csv(new, index=False)
+    result = CliRunner().invoke(app, ["decode", "runs/dts/encoder", str(new), "--out", "codes"])
+    assert result.exit_code == 0, result.output
+    assert list((tmp_path / "codes").rglob("*"))
 
 
 def test_vae_zoo(tmp_path, monkeypatch):

@@ -1,0 +1,178 @@
+"""What codes of series are good for: linear and k-NN probes, clusters, anomalies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from neuro.data import as_signal
+from neuro.errors import DataError, InputError
+from neuro.validation import summarise
+
+if TYPE_CHECKING:
+    from neuro.stage import Context
+
+__all__ = ["anomaly_scores", "downstream", "spoiled"]
+
+TASKS = ("linear", "knn")
+
+
+def downstream(
+    data: xr.Dataset, models: Sequence[Any], settings: dict[str, Any], context: Context
+) -> pd.DataFrame:
+    """Probe encoders beside plain features.
+
+    Parameters
+    ----------
+    data : Dataset
+        With ``part``: probes are fitted on its training part and scored on its test part.
+    models : sequence of encoder
+    settings : dict
+        ``label``, ``group``, ``n_components``, ``seed``.
+    context : Context
+
+    Returns
+    -------
+    DataFrame
+        One row for each model.
+    """
+    from timeseries.dts_study import names_of
+
+    label = data[settings["label"]].values.astype(str)
+    part = data["part"].values.astype(str) if "part" in data.coords else None
+    if part is None or not {"train", "test"} <= set(part):
+        raise DataError("probes need a training and a test part; put ts-split before")
+    train, test = np.flatnonzero(part == "train"), np.flatnonzero(part == "test")
+    if settings["group"] not in data.coords:
+        raise InputError(f"there is no coordinate '{settings['group']}'")
+    units = data[settings["group"]].values[test]
+    names = names_of(models, context.members.get("models"))
+    every = _codes(data, models, names, train, settings)
+    chance = float(np.unique(label[test], return_counts=True)[1].max() / len(test))
+    rows = []
+    for name, codes in every.items():
+        row: dict[str, Any] = {"model": name}
+        for task in TASKS:
+            model = _probe(task).fit(codes[train], label[train])
+            right = (model.predict(codes[test]) == label[test]).astype(float)
+            found = summarise(right, units=units, n_unit=settings["group"], chance=chance)
+            found.record(context, f"probe.{name}.{task}.accuracy")
+            row[task] = found.value
+        row |= _clusters(codes[test], label[test], settings["seed"])
+        rows.append(row)
+    for name, model in zip(names, models, strict=True):
+        area = _anomalies(model, as_signal(data.isel(trial=test)), settings["seed"])
+        if area is not None:
+            context.metric(f"anomaly.{name}.auc", area, chance=0.5, n=len(test), n_unit="series")
+            next(row for row in rows if row["model"] == name)["anomaly AUC"] = area
+    _tell(rows, chance, settings, context)
+    return pd.DataFrame(rows)
+
+
+def _codes(
+    data: xr.Dataset, models: Sequence[Any], names: Sequence[str], train: Any,
+    settings: dict[str, Any],
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from timeseries.downstream import summary_features
+
+    signal = as_signal(data)
+    flat = signal.values.reshape(len(signal), -1)
+    mask = signal["mask"].values if "mask" in signal.coords else None
+    size = min(settings["n_components"], len(train), flat.shape[1])
+    pca = make_pipeline(StandardScaler(), PCA(size, random_state=settings["seed"]))
+    own = {n: np.asarray(m.transform(signal)) for n, m in zip(names, models, strict=True)}
+    plain = {"pca": pca.fit(flat[train]).transform(flat)}
+    return {**own, **plain, "raw": summary_features(signal.values, mask)}
+
+
+def _probe(task: str) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    kinds = {"linear": LogisticRegression(C=0.1, max_iter=500), "knn": KNeighborsClassifier(5)}
+    return make_pipeline(StandardScaler(), kinds[task])
+
+
+def _clusters(codes: NDArray[Any], label: NDArray[Any], seed: int) -> dict[str, float]:
+    """Return how k-means with as many clusters as classes agrees with them."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    scale = np.maximum(codes.std(0), 1e-12)
+    found = KMeans(len(np.unique(label)), n_init=5, random_state=seed).fit_predict(codes / scale)
+    return {
+        "clusters ARI": float(adjusted_rand_score(label, found)),
+        "clusters NMI": float(normalized_mutual_info_score(label, found)),
+    }
+
+
+def spoiled(values: NDArray[Any], random_state: int = 0) -> NDArray[Any]:
+    """Return series with a tenth of their samples, in one stretch, in reverse sign and doubled.
+
+    Examples
+    --------
+    >>> x = np.ones((2, 1, 40))
+    >>> (spoiled(x) != x).sum(-1).ravel().tolist()
+    [4, 4]
+    """
+    n, size = values.shape[-1], max(1, values.shape[-1] // 10)
+    start = np.random.default_rng(random_state).integers(0, n - size + 1, len(values))
+    place = np.arange(n)
+    inside = (place >= start[:, None]) & (place < start[:, None] + size)
+    return np.where(inside[:, None], -2 * values, values)
+
+
+def anomaly_scores(
+    model: Any, signal: xr.DataArray, scale: NDArray[Any] | float = 1.0
+) -> NDArray[np.float64]:
+    """Return the mean squared error of each series' reconstruction.
+
+    Parameters
+    ----------
+    model : encoder with ``inverse_transform``
+    signal : DataArray (trial, channel, time)
+    scale : ndarray, shape (1, channel, 1)
+        Errors are divided by it.
+
+    Returns
+    -------
+    ndarray, shape (trial,)
+    """
+    again = np.asarray(model.inverse_transform(np.asarray(model.transform(signal))))
+    return np.asarray((((again - signal.values) / scale) ** 2).mean((1, 2)))
+
+
+def _anomalies(model: Any, signal: xr.DataArray, seed: int) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    if not hasattr(model, "inverse_transform"):
+        return None
+    scale = np.maximum(signal.values.std(axis=(0, 2), keepdims=True), 1e-12)
+    bad = signal.copy(data=spoiled(signal.values, seed).astype(np.float32))
+    both = [anomaly_scores(model, series, scale) for series in (signal, bad)]
+    truth = np.repeat([0, 1], len(signal))
+    return float(roc_auc_score(truth, np.concatenate(both)))
+
+
+def _tell(
+    rows: list[dict[str, Any]], chance: float, settings: dict[str, Any], context: Context
+) -> None:
+    from neuro.report import Table
+
+    context.section("What codes are good for", Table(rows, (
+        f"Accuracy of '{settings['label']}' on the test part by probes fitted on the training part "
+        f"(commonest class {chance:.3f}); agreement of k-means clusters with the classes; AUC of "
+        "the reconstruction error between series and the same with a tenth of their samples "
+        "reversed and doubled. 'raw' are simple statistics of each channel."
+    )))  # fmt: skip
