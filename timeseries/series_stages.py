@@ -167,7 +167,7 @@ class AdaptParams(Params):
     """Of pairs, parts and networks."""
 
 
-@stage("ts-adapt", version=1)
+@stage("ts-adapt", version=3)
 def adapt(series: Dataset, params: AdaptParams, context: Context) -> Table:
     """Adapt from labelled to unlabelled persons: DTS beside networks and linear models."""
     from timeseries import adapt_study
