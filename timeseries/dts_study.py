@@ -32,26 +32,6 @@ def rows_of(data: xr.Dataset, part: str) -> NDArray[np.intp]:
     return rows
 
 
-def simulate(settings: dict[str, Any], context: Context) -> xr.Dataset:
-    """Simulate series and mark the parts."""
-    from neuro.report import Text
-    from timeseries.simulate import SeriesStudy, simulate_series
-
-    seed, held = settings.pop("seed"), settings.pop("test_size")
-    data = simulate_series(SeriesStudy(**settings), seed)
-    subject = data["subject"].values
-    rng = np.random.default_rng(seed)
-    part = np.full(len(subject), "train", "<U5")
-    for name in np.unique(subject):
-        rows = rng.permutation(np.flatnonzero(subject == name))
-        part[rows[: max(1, round(held * len(rows)))]] = "test"
-    context.section("Series", Text(
-        f"{len(subject)} series of {len(np.unique(subject))} subjects were simulated, each a "
-        f"recording of its own; {int((part == 'test').sum())} of them are held out."
-    ))  # fmt: skip
-    return data.assign_coords(part=("trial", part))
-
-
 def segments(
     data: xr.Dataset, encoder: Any, settings: dict[str, Any], context: Context
 ) -> pd.DataFrame:
@@ -179,13 +159,23 @@ def _report(
 
 
 def factors_of(data: xr.Dataset | xr.DataArray, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Return the known factors by name: those named, or all that are marked as factors."""
+    """Return the known factors by name: those named, or all that are marked as factors.
+
+    Numbers of a factor that is marked as discrete become class numbers.
+    """
     if not names:
         names = [str(n) for n, coord in data.coords.items() if "factor" in coord.attrs]
     missing = [name for name in names if name not in data.coords]
     if missing:
         raise InputError(f"no coordinates {missing}; found {sorted(map(str, data.coords))}")
-    return {name: data[name].values for name in names}
+    return {name: _classes(data[name]) for name in names}
+
+
+def _classes(factor: xr.DataArray) -> NDArray[Any]:
+    values = factor.values
+    if values.dtype.kind == "f" and factor.attrs.get("factor") == "discrete":
+        return np.unique(values, return_inverse=True)[1]
+    return values
 
 
 def compare(
@@ -232,8 +222,8 @@ def compare(
 
 
 def names_of(models: Sequence[Any], members: Sequence[Any] | None = None) -> list[str]:
-    """Name encoders for a table: the member of the family, with its network where both vary."""
-    plain = [str(getattr(m, "preset", m.name.removeprefix("ts-"))) for m in models]
+    """Name encoders for metrics: the member of the family, with its network where both vary."""
+    plain = [_plain_name(model) for model in models]
     names = [
         f"{name}-{model.network}" if plain.count(name) > 1 else name
         for name, model in zip(plain, models, strict=True)
