@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import time
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@cache
 def world(seed: int) -> tuple[Any, Any, dict[str, Any]]:
     """Return training series, unseen series and the factors of these."""
     from timeseries.dts_study import factors_of

@@ -190,7 +190,7 @@ def compare(
     own = as_signal(data.isel(trial=np.sort(rng.permutation(rows)[: settings["n_most"]])))
     known = factors_of(own, settings["factors"])
     found = []
-    for name, model in zip(names_of(models, context.members.get("models")), models, strict=True):
+    for name, model in zip(names_of(models), models, strict=True):
         row: dict[str, Any] = {
             "model": name, "information": model.information_,
             "active_units": int(model.kept_.sum()), "latents": len(model.kl_),
@@ -221,11 +221,21 @@ def compare(
     return pd.DataFrame(found)
 
 
-def names_of(models: Sequence[Any], members: Sequence[Any] | None = None) -> list[str]:
-    """Name encoders for metrics: the member of the family, with its network where both vary."""
-    plain = [_plain_name(model) for model in models]
-    names = [
-        f"{name}-{model.network}" if plain.count(name) > 1 else name
-        for name, model in zip(plain, models, strict=True)
+def names_of(models: Sequence[Any]) -> list[str]:
+    """Name encoders for metrics: the model or its preset, what is ablated, then what sets it apart.
+
+    Models that are still alike get their network, and then their number.
+    """
+    names = [_plain_name(model) for model in models]
+    alike = [
+        f"{name}_{model.network}" if names.count(name) > 1 and hasattr(model, "network") else name
+        for name, model in zip(names, models, strict=True)
     ]
-    return [f"{n}-{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+    return [f"{n}_{i}" if alike.count(n) > 1 else n for i, n in enumerate(alike)]
+
+
+def _plain_name(model: Any) -> str:
+    name = str(getattr(model, "preset", model.name.removeprefix("ts-"))).replace("-", "_")
+    if getattr(model, "weight_decay", None) == 0:
+        name += "_no_decay"
+    return f"{name}_shared" if getattr(model, "shared_codebook", False) else name

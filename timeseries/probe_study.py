@@ -51,7 +51,7 @@ def downstream(
     if settings["group"] not in data.coords:
         raise InputError(f"there is no coordinate '{settings['group']}'")
     units = data[settings["group"]].values[test]
-    names = names_of(models, context.members.get("models"))
+    names = names_of(models)
     every = _codes(data, models, names, train, settings)
     chance = float(np.unique(label[test], return_counts=True)[1].max() / len(test))
     rows = []

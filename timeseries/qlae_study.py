@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from neuro.data import as_signal
 from neuro.errors import InputError
-from timeseries.dts_study import factors_of, rows_of
+from timeseries.dts_study import factors_of, names_of, rows_of
 
 if TYPE_CHECKING:
     from neuro.stage import Context
@@ -72,7 +72,7 @@ def score(
     rows = np.random.default_rng(seed).permutation(rows_of(data, "test"))[: settings["n_most"]]
     own = data.isel(trial=np.sort(rows))
     known = known_factors(own, settings["factors"])
-    names = model_names(models)
+    names = names_of(models)
     coded = {n: codes_of(m, as_signal(own)) for n, m in zip(names, models, strict=True)}
     if settings["baselines"]:
         coded |= baselines(data, own, models[0].n_latents, seed)
@@ -104,36 +104,21 @@ def score(
     return table
 
 
-def model_names(models: Sequence[Any]) -> list[str]:
-    """Name encoders for metrics: the model or its preset, what is ablated, then what sets it apart.
-
-    Models that are still alike get their network, and then their number.
-    """
-    names = [_plain_name(model) for model in models]
-    alike = [
-        f"{name}_{model.network}" if names.count(name) > 1 and hasattr(model, "network") else name
-        for name, model in zip(names, models, strict=True)
-    ]
-    return [f"{n}_{i}" if alike.count(n) > 1 else n for i, n in enumerate(alike)]
-
-
-def _plain_name(model: Any) -> str:
-    name = str(getattr(model, "preset", model.name.removeprefix("ts-"))).replace("-", "_")
-    if getattr(model, "weight_decay", None) == 0:
-        name += "_no_decay"
-    return f"{name}_shared" if getattr(model, "shared_codebook", False) else name
-
-
 def known_factors(data: xr.Dataset, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Return the factors named, or marked by the attribute ``factor``, or named so."""
+    """Return the factors named, or those that are marked, or class and subject where they vary."""
     marked = [str(n) for n, c in data.coords.items() if "factor" in c.attrs]
-    found = factors_of(data, names or marked)
+    plain = [n for n in ("class", "subject") if n in data.coords and _varies(data[n])]
+    found = factors_of(data, names or marked or plain)
     if not found:
         raise InputError(
             "there is no known factor; name some coordinates as `factors`: "
             f"{sorted(map(str, data.coords))}"
         )
     return found
+
+
+def _varies(coordinate: xr.DataArray) -> bool:
+    return coordinate.dims == ("trial",) and len(np.unique(coordinate.values)) > 1
 
 
 def codes_of(model: Any, signal: xr.DataArray) -> NDArray[Any]:
