@@ -35,7 +35,7 @@ WORLD: dict[str, Any] = {
     "n_subjects": 1, "n_classes": 3, "n_channels": 8, "n_samples": 64, "phase": 0.0,
     "frequency": (0.8, 2.0), "noise": 0.05, "levels": 6, "burst_width": 0.1, "burst_carrier": 0.0,
 }  # fmt: skip
-NETWORK = {
+NETWORK: dict[str, Any] = {
     "network": "mlp", "n_hidden": 64, "max_epochs": 24, "learning_rate": 2e-3, "device": "cpu",
 }  # fmt: skip
 GRIDS: dict[str, list[dict[str, Any]]] = {
@@ -87,7 +87,7 @@ def codes(model: str, setting: dict[str, Any], train: Any, new: Any, seed: int) 
             tol=1e-3, random_state=seed,
         )  # fmt: skip
         return ica.fit(flat).transform(flat_new)
-    given = NETWORK | setting | {"random_state": seed}
+    given: dict[str, Any] = NETWORK | setting | {"random_state": seed}
     if model.startswith("qlae"):
         return QLAE(**given).fit(train).codes(new)
     if model == "random":
@@ -163,12 +163,12 @@ def report(found: dict[str, list[dict[str, Any]]], best: dict[str, dict[str, Any
             print(f"| {model} | {' | '.join(cells)} |")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Tune, train on every seed, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("runs/qlae-study"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[10, 11, 12, 13, 14])
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if set(DEVELOPMENT) & set(given.seeds):
         parser.error(f"seeds {DEVELOPMENT} are for the choice of settings")
     given.folder.mkdir(parents=True, exist_ok=True)

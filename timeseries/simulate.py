@@ -125,10 +125,10 @@ def simulate_series(study: SeriesStudy, random_state: int = 0) -> xr.Dataset:
     -------
     Dataset
         ``signal (trial, channel, time)`` float32; on ``trial`` the factors of `FACTORS`, whose
-        attribute ``factor`` is "discrete" (with `levels` always) or "continuous", and ``subject``, ``domain`` (its
-        number), ``class`` (the name of the shape) and ``recording``; ``length (trial)`` and
-        ``mask (trial, time)`` where lengths differ. The attribute ``factors`` lists the factors'
-        names.
+        attribute ``factor`` is "discrete" (with `levels` always) or "continuous", and
+        ``subject``, ``domain`` (its number), ``class`` (the name of the shape) and ``recording``;
+        ``length (trial)`` and ``mask (trial, time)`` where lengths differ. The attribute
+        ``factors`` lists the factors' names.
 
     Examples
     --------

@@ -71,8 +71,9 @@ def test_dts_from_a_folder_of_files_to_the_codes_of_new_ones(tmp_path, monkeypat
 
 def test_vae_zoo(tmp_path, monkeypatch):
     metrics = run(
-        "vae-zoo", tmp_path, monkeypatch, "series.simulate.n_trials=60", "series.simulate.n_samples=32",
-        "models.max_epochs=1", "models.n_latents=4", "table.n_most=30",
+        "vae-zoo", tmp_path, monkeypatch, "series.simulate.n_trials=120",
+        "series.simulate.n_samples=32", "models.max_epochs=1", "models.n_latents=4",
+        "table.n_most=30",
     )  # fmt: skip
     text = json.dumps(metrics)
     for model in ("ae", "vae", "beta_vae", "beta_tcvae", "factor_vae", "info_vae", "dts"):

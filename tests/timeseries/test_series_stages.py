@@ -69,3 +69,21 @@ def test_files_are_cut_and_what_is_left_out_is_told(tmp_path):
     assert data["class"].values.tolist() == ["WALK", "WALK", "SIT", "SIT"]
     assert [w.split(" ")[0] for w in context.warned[:1]] == ["1"]
     assert any("interpolated in 1" in w for w in context.warned)
+
+
+def test_simulated_gaps_are_filled_or_refused():
+    simulate = {"n_subjects": 1, "n_trials": 20, "missing": 0.1}
+    data = series_study.read(SeriesParams(simulate=simulate).model_dump(), Quiet())
+    assert np.isfinite(data["signal"].values).all()
+    refused = SeriesParams(simulate=simulate, windows={"missing": "refuse"})
+    with pytest.raises(DataError, match="simulated series miss samples"):
+        series_study.read(refused.model_dump(), Quiet())
+
+
+def test_a_stage_simulates_all_that_the_simulator_can():
+    from dataclasses import fields
+
+    from timeseries.series_stages import Simulation
+    from timeseries.simulate import SeriesStudy
+
+    assert set(Simulation.model_fields) == {field.name for field in fields(SeriesStudy)}
