@@ -102,6 +102,8 @@ class CompareParams(Params):
     """Coordinates that hold known factors; those that are marked as such where empty."""
     n_most: int = Field(2000, ge=10)
     """Series scored."""
+    n_boot: int = Field(0, ge=0)
+    """Half-samples behind intervals of the scores, two at least; 0 leaves intervals out."""
     seed: int = 0
     """Of the scores."""
 

@@ -148,7 +148,8 @@ def _report(
     blocks = [
         Figure(dts_plots.history_figure(model), "Losses by epoch, and the KL of each latent."),
         Figure(dts_plots.traversal_figure(model, own), "The mean code decoded, one latent (or a "
-               "segment, along its main axis) moved from -2 to 2."),
+               "segment, along its main axis) moved from -2 (blue) to 2 (red), in the channel "
+               "that moves most."),
     ]  # fmt: skip
     if known:
         figure = dts_plots.information_figure(model, own, known)
@@ -182,26 +183,28 @@ def compare(
     data: xr.Dataset, models: Sequence[Any], settings: dict[str, Any], context: Context
 ) -> pd.DataFrame:
     """Score encoders on the test part, and set mutual information beside active units."""
-    from neuro.metrics import disentanglement
     from neuro.report import Table, Text
 
     rows = rows_of(data, "test")
     rng = np.random.default_rng(settings["seed"])
     own = as_signal(data.isel(trial=np.sort(rng.permutation(rows)[: settings["n_most"]])))
     known = factors_of(own, settings["factors"])
-    found = []
+    found: list[dict[str, Any]] = []
+    shown: dict[str, dict[str, str]] = {}
     for name, model in zip(names_of(models), models, strict=True):
         row: dict[str, Any] = {
             "model": name, "information": model.information_,
             "active_units": int(model.kept_.sum()), "latents": len(model.kl_),
         }  # fmt: skip
         if known:
-            scores = disentanglement(
-                np.asarray(model.transform(own)), known, random_state=settings["seed"]
-            )
-            for score, value in scores.items():
-                context.metric(f"disentangle.{name}.{score}", value, n=len(own), n_unit="series")
-            row |= scores
+            codes = np.asarray(model.transform(own))
+            for score, (value, low, high) in _scores(codes, known, settings).items():
+                context.metric(
+                    f"disentangle.{name}.{score}", value, low=low, high=high, n=len(own),
+                    n_unit="series",
+                )  # fmt: skip
+                row[score] = value
+                shown.setdefault(name, {"model": name})[score] = _cell(value, low, high)
         context.metric(f"latents.{name}.information", model.information_, unit="nat")
         context.metric(f"latents.{name}.active_units", float(row["active_units"]))
         found.append(row)
@@ -215,10 +218,29 @@ def compare(
               {"information": "nat"}),
     )  # fmt: skip
     if known:
-        table = [{k: v for k, v in row.items() if k not in first[1:]} for row in found]
         caption = f"On {len(own)} held-out series, against {', '.join(known)}."
-        context.section("Disentanglement", Table(table, caption))
+        if settings["n_boot"]:
+            caption += " 95 % intervals over series."
+        context.section("Disentanglement", Table(list(shown.values()), caption))
     return pd.DataFrame(found)
+
+
+def _scores(
+    codes: NDArray[Any], known: dict[str, NDArray[Any]], settings: dict[str, Any]
+) -> dict[str, tuple[float, float | None, float | None]]:
+    from neuro.metrics import disentanglement, disentanglement_intervals
+
+    seed = settings["seed"]
+    if not settings["n_boot"]:
+        found = disentanglement(codes, known, random_state=seed)
+        return {score: (value, None, None) for score, value in found.items()}
+    return {**disentanglement_intervals(
+        codes, known, n_boot=settings["n_boot"], random_state=seed
+    )}  # fmt: skip
+
+
+def _cell(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
 
 
 def names_of(models: Sequence[Any]) -> list[str]:

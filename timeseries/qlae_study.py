@@ -50,7 +50,15 @@ def train(data: xr.Dataset, settings: dict[str, Any], context: Context, kind: st
     ]
     context.section(
         f"Training · {title}",
-        Figure(dts_plots.history_figure(model), "Losses by epoch, and the entropy of each code."),
+        Figure(
+            dts_plots.history_figure(model, "loss", "entropy"),
+            "Losses by epoch, and the entropy of each code.",
+        ),
+        Figure(
+            dts_plots.traversal_figure(model, own),
+            "The mean code decoded, one latent moved over five values of its codebook (blue to "
+            "red), in the channel that moves most.",
+        ),
         Table(rows, "What each latent tells, over the training series.", {"entropy": "nat"}),
     )
     context.method(
@@ -93,15 +101,22 @@ def score(
                               "low": low, "high": high})  # fmt: skip
         pictures.append(Figure(heat_map(codes, known), f"{name}: share of each factor's entropy."))
     table = pd.DataFrame(found)
+    unit = settings["groups"] or "series"
     for reading in ("published", "binned"):
-        shown = table[table["codes"] == reading].pivot(index="model", columns="score")["value"]
-        caption = f"On {len(own)} held-out series; codes {reading}."
-        context.section(
-            f"Disentanglement · {reading}",
-            Table(shown.loc[list(coded), list(SCORES)].reset_index(), caption),
-        )
+        own_rows = [row for row in found if row["codes"] == reading]
+        caption = f"On {len(own)} held-out series; codes {reading}; 95 % intervals over {unit}."
+        context.section(f"Disentanglement · {reading}", Table(wide(own_rows), caption))
     context.section("Factors by latents", *pictures)
     return table
+
+
+def wide(found: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return a row for each model, a column for each score: the value and its interval."""
+    rows: dict[str, dict[str, str]] = {}
+    for one in found:
+        row = rows.setdefault(one["model"], {"model": one["model"]})
+        row[one["score"]] = f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+    return list(rows.values())
 
 
 def known_factors(data: xr.Dataset, names: Sequence[str]) -> dict[str, NDArray[Any]]:
