@@ -24,6 +24,7 @@ heavier penalty on TC and DWKL. The reward for MI is capped at log B, which a ba
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
