@@ -108,6 +108,35 @@ def series(params: SeriesParams, context: Context) -> Dataset:
     return series_study.read(params.model_dump(), context)
 
 
+class SpectraParams(Params):
+    """Frames of a waveform; see `timeseries.spectra.Spectra`."""
+
+    kind: Literal["cepstra", "log-mel"] = "cepstra"
+    """Cepstra are the cosine transform of the log-mel powers."""
+    window: float = Field(0.032, gt=0)
+    """Of a frame, s."""
+    hop: float = Field(0.016, gt=0)
+    """Between the beginnings of frames, s; without n_frames."""
+    n_frames: int | None = Field(None, ge=1)
+    """Frames spread evenly over each series; null sets one every hop, and carries a mask."""
+    n_bands: int = Field(26, ge=1)
+    """Of the mel scale."""
+    n_coefficients: int = Field(14, ge=1)
+    """Cepstra kept."""
+    centre: bool = False
+    """Take each coefficient's mean over its own series away."""
+    floor: float = -100.0
+    """Powers below it are raised to it, dB."""
+
+
+@stage("ts-spectra", version=1)
+def spectra(series: Dataset, params: SpectraParams, context: Context) -> Dataset:
+    """Turn waveforms into mel spectra or cepstra: a channel for each coefficient, in dB."""
+    from timeseries import series_study
+
+    return series_study.spectra(series, params.model_dump(), context)
+
+
 class SplitParams(Params):
     """What is held out, always whole persons."""
 

@@ -43,6 +43,44 @@ def split(series: xr.Dataset, settings: dict[str, Any], context: Context) -> xr.
     return done
 
 
+def spectra(series: xr.Dataset, settings: dict[str, Any], context: Context) -> xr.Dataset:
+    """Put spectra in the place of waveforms, and draw an example of each class."""
+    from timeseries.spectra import Spectra, spectra_dataset
+
+    how = Spectra(**settings)
+    data = spectra_dataset(series, how)
+    context.method(
+        f"Waveforms became {data.sizes['channel']} {how.kind} coefficients (dB) of frames of "
+        f"{1000 * how.window:g} ms."
+    )
+    context.section("Spectra", _images(data, how.n_frames is None))
+    return data
+
+
+def _images(data: xr.Dataset, seconds: bool) -> Block:
+    from neuro.draw import DIVERGING, new_figure, tidy
+    from neuro.report import Figure
+
+    labels, lengths = data["class"].values, np.full(data.sizes["trial"], data.sizes["time"])
+    lengths = data["length"].values if "length" in data.coords else lengths
+    classes = np.unique(labels)[:10]
+    figure = new_figure(7, 1.6 * -(-len(classes) // 5) + 0.8)
+    for k, name in enumerate(classes):
+        row = int(np.argmax(labels == name))
+        axes = figure.add_subplot(-(-len(classes) // 5), min(5, len(classes)), k + 1)
+        end = float(data["time"].values[lengths[row] - 1])
+        image = data["signal"].values[row, :, : lengths[row]]
+        spread = np.abs(image[1:] if len(image) > 1 else image).max() or 1.0
+        axes.imshow(
+            image, aspect="auto", origin="lower", cmap=DIVERGING, vmin=-spread, vmax=spread,
+            extent=(0, end, -0.5, len(image) - 0.5), interpolation="nearest",
+        )  # fmt: skip
+        unit = "time (s)" if seconds else "share of the series"
+        last = k >= len(classes) - min(5, len(classes))
+        tidy(axes, unit if last else "", "" if k % 5 else "coefficient", str(name) or "no class")
+    return Figure(figure, "The first series of each class: coefficients (dB) by frame.")
+
+
 def _warn_absent(labels: Any, part: Any, context: Context) -> None:
     for a, b in (("test", "train"), ("train", "test")):
         absent = set(labels[part == b]) - set(labels[part == a]) - {""}
