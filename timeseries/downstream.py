@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuro.errors import DataError
 
-__all__ = ["grouped_accuracy", "summary_features"]
+__all__ = ["SeriesPCA", "grouped_accuracy", "summary_features"]
 
 
 def summary_features(X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
@@ -19,7 +19,7 @@ def summary_features(X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> 
     ----------
     X : ndarray, shape (trial, channel, time)
     mask : ndarray of bool, shape (trial, time), optional
-        True on real samples.
+        True on real samples; NaN counts as missing too.
 
     Returns
     -------
@@ -32,20 +32,89 @@ def summary_features(X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> 
     >>> summary_features(np.ones((4, 2, 10))).shape
     (4, 14)
     """
-    X = np.asarray(X, dtype=np.float64)
-    real = np.ones((len(X), X.shape[-1]), bool) if mask is None else np.asarray(mask, bool)
-    inside = np.broadcast_to(real[:, None], X.shape)
+    X, inside = _real(X, mask)
     both = inside[..., 1:] & inside[..., :-1]
     step = np.diff(X, axis=-1)
-    mean, square = X.mean(-1, where=inside), np.square(X).mean(-1, where=inside)
+    n_real = np.maximum(inside.sum(-1), 1)
+    mean, square = X.sum(-1) / n_real, np.square(X).sum(-1) / n_real
     sd = np.sqrt(np.maximum(square - mean**2, 0))
     n_steps = np.maximum(both.sum(-1), 1)
+    low = X.min(-1, where=inside, initial=np.inf)
+    high = X.max(-1, where=inside, initial=-np.inf)
+    known = inside.any(-1)
     parts = [
-        mean, sd, X.min(-1, where=inside, initial=np.inf),
-        X.max(-1, where=inside, initial=-np.inf), (np.abs(step) * both).sum(-1) / n_steps,
+        mean, sd, np.where(known, low, 0), np.where(known, high, 0),
+        (np.abs(step) * both).sum(-1) / n_steps,
         np.sqrt(square), (np.square(step) * both).sum(-1) / n_steps / np.maximum(sd**2, 1e-12),
     ]  # fmt: skip
     return np.concatenate(parts, axis=1)
+
+
+def _real(
+    X: NDArray[Any], mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return series that are 0 where a sample is missing, and where it is not."""
+    X = np.asarray(X, dtype=np.float64)
+    inside = np.isfinite(X)
+    if mask is not None:
+        inside &= np.asarray(mask, bool)[:, None]
+    return np.where(inside, X, 0), inside
+
+
+class SeriesPCA:
+    """Principal components of series that may be padded or miss samples.
+
+    Channels are standardised by the real samples of the training series, and what is missing (the
+    mask says so, or it is NaN) becomes 0, the mean: as the networks see it.
+
+    Parameters
+    ----------
+    n_components : int or None
+        At most; None standardises and flattens alone.
+    random_state : int
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(8, 2, 10))
+    >>> SeriesPCA(3).fit(X).transform(X).shape
+    (8, 3)
+    """
+
+    def __init__(self, n_components: int | None = 16, random_state: int = 0) -> None:
+        self.n_components = n_components
+        self.random_state = random_state
+
+    def fit(self, X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> SeriesPCA:
+        """Fit statistics and components.
+
+        Parameters
+        ----------
+        X : ndarray, shape (trial, channel, time)
+        mask : ndarray of bool, shape (trial, time), optional
+            True on real samples.
+        """
+        from sklearn.decomposition import PCA
+
+        values, inside = _real(X, mask)
+        n = np.maximum(inside.sum((0, 2)), 1)
+        self.mean_ = values.sum((0, 2)) / n
+        spread = np.square(values - self.mean_[:, None]).sum((0, 2), where=inside) / n
+        self.sd_ = np.where(spread > 1e-14, np.sqrt(spread), 1.0)
+        if self.n_components is not None:
+            flat = self._flat(X, mask)
+            size = min(self.n_components, *flat.shape)
+            self.pca_ = PCA(size, random_state=self.random_state).fit(flat)
+        return self
+
+    def transform(self, X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """Return the components, ``(trial, component)``; ``(trial, channel * time)`` with None."""
+        flat = self._flat(X, mask)
+        return flat if self.n_components is None else np.asarray(self.pca_.transform(flat))
+
+    def _flat(self, X: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        values, inside = _real(X, mask)
+        scaled = (values - self.mean_[:, None]) / self.sd_[:, None] * inside
+        return np.asarray(scaled.reshape(len(values), -1))
 
 
 def grouped_accuracy(features: NDArray[Any], y: ArrayLike, groups: ArrayLike) -> dict[str, float]:

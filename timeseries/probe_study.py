@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from neuro.data import as_signal
 from neuro.errors import DataError, InputError
 from neuro.validation import summarise
+from timeseries.adapt_study import supervised
 
 if TYPE_CHECKING:
     from neuro.stage import Context
@@ -33,7 +34,8 @@ def downstream(
         With ``part``: probes are fitted on its training part and scored on its test part.
     models : sequence of encoder
     settings : dict
-        ``label``, ``group``, ``n_components``, ``seed``.
+        ``label``, ``group``, ``n_components``, ``network`` (of a supervised network beside; None
+        trains none), ``seed``.
     context : Context
 
     Returns
@@ -78,20 +80,19 @@ def _codes(
     data: xr.Dataset, models: Sequence[Any], names: Sequence[str], train: Any,
     settings: dict[str, Any],
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
-    from sklearn.decomposition import PCA
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    from timeseries.downstream import summary_features
+    from timeseries.downstream import SeriesPCA, summary_features
 
     signal = as_signal(data)
-    flat = signal.values.reshape(len(signal), -1)
-    mask = signal["mask"].values if "mask" in signal.coords else None
-    size = min(settings["n_components"], len(train), flat.shape[1])
-    pca = make_pipeline(StandardScaler(), PCA(size, random_state=settings["seed"]))
+    X, mask = signal.values, signal["mask"].values if "mask" in signal.coords else None
+    pca = SeriesPCA(settings["n_components"], settings["seed"])
+    pca.fit(X[train], None if mask is None else mask[train])
     own = {n: np.asarray(m.transform(signal)) for n, m in zip(names, models, strict=True)}
-    plain = {"pca": pca.fit(flat[train]).transform(flat)}
-    return {**own, **plain, "raw": summary_features(signal.values, mask)}
+    plain = {"pca": pca.transform(X, mask), "raw": summary_features(X, mask)}
+    if settings["network"] is None:
+        return {**own, **plain}
+    label = data[settings["label"]].values.astype(str)
+    network = supervised(settings["network"], settings["seed"], signal, train, label[train])
+    return {**own, **plain, "supervised": np.asarray(network.segment(signal, "g_y"))}
 
 
 def _probe(task: str) -> Any:
@@ -117,26 +118,36 @@ def _clusters(codes: NDArray[Any], label: NDArray[Any], seed: int) -> dict[str, 
     }
 
 
-def spoiled(values: NDArray[Any], random_state: int = 0) -> NDArray[Any]:
+def spoiled(
+    values: NDArray[Any], random_state: int = 0, length: NDArray[np.intp] | None = None
+) -> NDArray[Any]:
     """Return series with a tenth of their samples, in one stretch, in reverse sign and doubled.
+
+    Parameters
+    ----------
+    values : ndarray, shape (trial, channel, time)
+    random_state : int
+    length : ndarray of int, shape (trial,), optional
+        Real samples of each; what follows is left as it is.
 
     Examples
     --------
     >>> x = np.ones((2, 1, 40))
-    >>> (spoiled(x) != x).sum(-1).ravel().tolist()
-    [4, 4]
+    >>> (spoiled(x, length=np.array([40, 20])) != x).sum(-1).ravel().tolist()
+    [4, 2]
     """
-    n, size = values.shape[-1], max(1, values.shape[-1] // 10)
-    start = np.random.default_rng(random_state).integers(0, n - size + 1, len(values))
-    place = np.arange(n)
-    inside = (place >= start[:, None]) & (place < start[:, None] + size)
+    n = np.full(len(values), values.shape[-1]) if length is None else length
+    size = np.maximum(1, n // 10)
+    start = np.random.default_rng(random_state).integers(0, n - size + 1)[:, None]
+    place = np.arange(values.shape[-1])
+    inside = (place >= start) & (place < start + size[:, None])
     return np.where(inside[:, None], -2 * values, values)
 
 
 def anomaly_scores(
     model: Any, signal: xr.DataArray, scale: NDArray[Any] | float = 1.0
 ) -> NDArray[np.float64]:
-    """Return the mean squared error of each series' reconstruction.
+    """Return the mean squared error of each series' reconstruction, over its real samples.
 
     Parameters
     ----------
@@ -150,7 +161,11 @@ def anomaly_scores(
     ndarray, shape (trial,)
     """
     again = np.asarray(model.inverse_transform(np.asarray(model.transform(signal))))
-    return np.asarray((((again - signal.values) / scale) ** 2).mean((1, 2)))
+    error = ((again - signal.values) / scale) ** 2
+    if "mask" not in signal.coords:
+        return np.asarray(error.mean((1, 2)))
+    real = signal["mask"].values
+    return np.asarray((error.mean(1) * real).sum(1) / real.sum(1))
 
 
 def _anomalies(model: Any, signal: xr.DataArray, seed: int) -> float | None:
@@ -159,7 +174,8 @@ def _anomalies(model: Any, signal: xr.DataArray, seed: int) -> float | None:
     if not hasattr(model, "inverse_transform"):
         return None
     scale = np.maximum(signal.values.std(axis=(0, 2), keepdims=True), 1e-12)
-    bad = signal.copy(data=spoiled(signal.values, seed).astype(np.float32))
+    length = signal["mask"].values.sum(1) if "mask" in signal.coords else None
+    bad = signal.copy(data=spoiled(signal.values, seed, length).astype(np.float32))
     both = [anomaly_scores(model, series, scale) for series in (signal, bad)]
     truth = np.repeat([0, 1], len(signal))
     return float(roc_auc_score(truth, np.concatenate(both)))
@@ -174,5 +190,7 @@ def _tell(
         f"Accuracy of '{settings['label']}' on the test part by probes fitted on the training part "
         f"(commonest class {chance:.3f}); agreement of k-means clusters with the classes; AUC of "
         "the reconstruction error between series and the same with a tenth of their samples "
-        "reversed and doubled. 'raw' are simple statistics of each channel."
+        "reversed and doubled. 'raw' are simple statistics of each channel; 'supervised' is the "
+        "code of a network that was trained on the labels of the training part, and a DTS among "
+        "the encoders was shown these labels too."
     )))  # fmt: skip

@@ -187,16 +187,20 @@ class AdaptParams(Params):
     """Pairs of persons, drawn before anything is trained."""
 
     n_pairs: int = Field(5, ge=1)
-    """Ordered pairs of source and target."""
+    """Ordered pairs of source and target; persons recur as late as they can."""
     score_size: float = Field(0.5, gt=0, lt=1)
     """Share of a target's recordings that are scored; the rest is adapted to, without labels."""
     network: Network = Network()
     """Of DTS and of the networks beside it."""
+    raw: Literal["statistics", "samples"] = "statistics"
+    """What the linear model without an encoder sees: simple statistics of each channel, or all."""
+    note: str = ""
+    """What a reader should know of the set; printed above the table."""
     seed: int = 0
     """Of pairs, parts and networks."""
 
 
-@stage("ts-adapt", version=3)
+@stage("ts-adapt", version=4)
 def adapt(series: Dataset, params: AdaptParams, context: Context) -> Table:
     """Adapt from labelled to unlabelled persons: DTS beside networks and linear models."""
     from timeseries import adapt_study
@@ -213,11 +217,13 @@ class DownstreamParams(Params):
     """Unit of the intervals."""
     n_components: int = Field(16, ge=1)
     """Of PCA, beside the encoders."""
+    network: Network | None = None
+    """Of a network that is trained on the labels of the training part, beside; null trains none."""
     seed: int = 0
     """Of clusters and anomalies."""
 
 
-@stage("ts-downstream", version=1)
+@stage("ts-downstream", version=2)
 def downstream(
     series: Dataset, models: list[Encoder], params: DownstreamParams, context: Context
 ) -> Table:
