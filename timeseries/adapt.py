@@ -6,6 +6,7 @@ adapted to, without labels, and the other is scored; windows of one recording ar
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -237,7 +238,11 @@ def _probed(
     folds = min(5, len(np.unique(np.asarray(groups))))
     if folds < 2:
         raise DataError("probes need trials of two or more recordings")
-    for train, test in StratifiedGroupKFold(folds).split(codes, y, groups):
+    with warnings.catch_warnings():
+        # A class of fewer stretches than folds is missing from some: it is scored where it can be.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        parts = list(StratifiedGroupKFold(folds).split(codes, y, groups))
+    for train, test in parts:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
         model.fit(codes[train], y[train])
         chance[np.ix_(test, np.searchsorted(classes, model.classes_))] = model.predict_proba(
