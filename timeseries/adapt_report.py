@@ -11,6 +11,7 @@ from timeseries.adapt import Pair, pair_estimate
 
 if TYPE_CHECKING:
     from neuro.stage import Context
+    from neuro.validation import Estimate
 
 __all__ = ["MODELS", "Study", "tell"]
 
@@ -28,23 +29,33 @@ class Study:
         Scored, in the seed's order.
     tables : list of dict
         Six columns by segment, one for each pair.
-    rows : list of dict
-        ``source``, ``target``, ``model``, ``n``, ``accuracy``, ``chance``.
+    scores : list of dict
+        Accuracy by model, with an interval over spans of one recording and class.
     asked : int
         Pairs asked for.
     """
 
     pairs: list[Pair]
     tables: list[dict[str, dict[str, float]]]
-    rows: list[dict[str, Any]]
+    scores: list[dict[str, Estimate]]
     asked: int
+
+    def table(self) -> pd.DataFrame:
+        """Return one row for each pair and model."""
+        return pd.DataFrame(
+            {"source": pair.source, "target": pair.target, "model": model,
+             "accuracy": found.value, "low": found.low, "high": found.high, "n": found.n,
+             "chance": found.chance}
+            for pair, scores in zip(self.pairs, self.scores, strict=True)
+            for model, found in scores.items()
+        )  # fmt: skip
 
 
 def tell(study: Study, settings: dict[str, Any], context: Context) -> None:
     """Record the metrics over pairs and write the report's sections."""
     from neuro.report import Table, Text
 
-    scores = pd.DataFrame(study.rows)
+    scores = study.table()
     chance = float(scores.groupby(["source", "target"])["chance"].first().mean())
     wide = scores.pivot(index=["source", "target"], columns="model", values="accuracy")
     wide = wide[list(MODELS)].loc[[(pair.source, pair.target) for pair in study.pairs]]
@@ -58,6 +69,9 @@ def tell(study: Study, settings: dict[str, Any], context: Context) -> None:
         Table(wide.reset_index().to_dict("records"), "Accuracy of every pair."),
     )
     _tell_segments(study, context)
+    for pair, each in zip(study.pairs, study.scores, strict=True):
+        for model, found in each.items():
+            found.record(context, f"adapt.{pair.source}-{pair.target}.{model}.accuracy")
 
 
 def _row(
@@ -118,9 +132,10 @@ def _tell_segments(study: Study, context: Context) -> None:
     context.section(
         "What each segment tells",
         Table(rows, (
-            "Fresh linear probes, five-fold over stretches, on trials that DTS was not trained on; "
-            "mean over pairs. D domain, C class, S source, T target; AUC of one class against the "
-            "rest. The domain is one of two; wanted: g_y high on C and low on D, g_d the reverse."
+            "Fresh linear probes on trials that DTS was not trained on, cross-validated over spans "
+            "with classes and domains balanced; mean over pairs. D domain, C class, S source, T "
+            "target; AUC of one class against the rest. The domain is one of two; wanted: g_y high "
+            "on C and low on D, g_d the reverse."
         )),
         Table(each_pair, "The same of every pair."),
     )  # fmt: skip

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from neuro.data import as_signal, split_groups
 from neuro.errors import DataError
-from neuro.validation import summarise
-from timeseries.adapt import Pair, draw_pairs, pair_order, pair_trials, segment_table
+from timeseries.adapt import (
+    Pair,
+    clustered_accuracy,
+    draw_pairs,
+    pair_order,
+    pair_trials,
+    segment_table,
+)
 from timeseries.adapt_report import Study, tell
 
 if TYPE_CHECKING:
@@ -54,18 +60,17 @@ def adapt(data: xr.Dataset, settings: dict[str, Any], context: Context) -> pd.Da
             context.warn(f"{len(study.pairs)} of {asked} pairs could be scored, no more are left")
             break
         right, table = score_pair(data, parts, settings, context)
+        units, chance = stretches(data)[parts["score"]], _commonest(data, parts)
         study.pairs.append(pair)
         study.tables.append(table)
-        _tell_pair(pair, right, data, parts, context)
-        study.rows += [
-            {"source": pair.source, "target": pair.target, "model": model, "n": len(hits),
-             "accuracy": float(hits.mean()), "chance": _commonest(data, parts)}
+        study.scores.append({
+            model: clustered_accuracy(hits, units, n_unit="span", chance=chance)
             for model, hits in right.items()
-        ]  # fmt: skip
+        })  # fmt: skip
     if not study.pairs:
         raise DataError("no pair of persons could be scored; see the warnings")
     tell(study, settings, context)
-    return pd.DataFrame(study.rows)
+    return study.table()
 
 
 def _next(
@@ -278,14 +283,3 @@ def _linear() -> Any:
 def _commonest(data: xr.Dataset, parts: dict[str, NDArray[np.intp]]) -> float:
     _, counts = np.unique(data["class"].values[parts["score"]].astype(str), return_counts=True)
     return float(counts.max() / counts.sum())
-
-
-def _tell_pair(
-    pair: Pair, right: dict[str, NDArray[np.bool_]], data: xr.Dataset, parts: Any, context: Context
-) -> None:
-    units = stretches(data)[parts["score"]]
-    for model, hits in right.items():
-        estimate = summarise(
-            hits.astype(float), units=units, n_unit="stretch", chance=_commonest(data, parts)
-        )
-        estimate.record(context, f"adapt.{pair.source}-{pair.target}.{model}.accuracy")

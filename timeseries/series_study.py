@@ -143,14 +143,20 @@ def blocks(data: xr.Dataset) -> list[Block]:
     from neuro.report import Figure
 
     labels = data["class"].values
-    classes = np.unique(labels)[:6]
-    figure = new_figure(7, 1.2 * len(classes) + 0.6)
+    classes = np.unique(labels)[:12]
+    n_columns = 1 if len(classes) < 4 else 2
+    n_rows = -(-len(classes) // n_columns)
+    figure = new_figure(9, 1.1 * n_rows + 0.6)
+    grid = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False).ravel()
     for k, name in enumerate(classes):
-        axes = figure.add_subplot(len(classes), 1, k + 1)
         first = data["signal"].isel(trial=int(np.argmax(labels == name)))
-        axes.plot(data["time"].values, first.values[:6].T, lw=0.8)
-        tidy(axes, "time (s)" if k == len(classes) - 1 else "", "", str(name) or "no class")
-    picture = Figure(figure, "The first series of each class; up to six channels.")
+        grid[k].plot(data["time"].values, first.values[:6].T, lw=0.8)
+        tidy(grid[k], "time (s)" if k >= len(classes) - n_columns else "", "", str(name))
+    for axes in grid[len(classes) :]:
+        axes.axis("off")
+    n_classes = len(np.unique(labels))
+    which = "each class" if n_classes <= 12 else f"12 of {n_classes} classes"
+    picture = Figure(figure, f"The first series of {which}; up to six channels.")
     return [picture, counts(data, "subject", "Trials by class and person.")]
 
 

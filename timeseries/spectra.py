@@ -239,7 +239,9 @@ def spectra_dataset(data: xr.Dataset, how: Spectra) -> xr.Dataset:
         rate, time = 1 / hop, how.window / 2 + hop * np.arange(n_frames)
     else:
         rate, time = float(n_frames), (np.arange(n_frames) + 0.5) / n_frames
-    kept = {str(n): c for n, c in data.coords.items() if c.dims == ("trial",) and n != "length"}
+    kept = {
+        str(n): c.variable for n, c in data.coords.items() if c.dims == ("trial",) and n != "length"
+    }
     coords: dict[str, Any] = {**kept, "channel": names, "time": time}
     if len(set(counts.tolist())) > 1:
         coords["length"] = ("trial", counts)

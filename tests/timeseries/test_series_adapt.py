@@ -62,6 +62,18 @@ def test_segments_tell_what_they_hold_and_nothing_else():
     assert both < 0.65
 
 
+def test_a_code_of_the_class_alone_does_not_tell_the_domain_the_wrong_way_round():
+    rng = np.random.default_rng(0)
+    y, domain = np.repeat(np.arange(6), 80), np.tile(np.repeat([0, 1], 40), 6)
+    spans = np.arange(480) // 20  # two for each class and domain
+    codes = np.eye(6)[y] + 0.1 * rng.standard_normal((480, 6))
+    row = segment_table({"g": codes}, y, domain, spans, target=1)["g"]
+    assert abs((row["Acc/D-S"] + row["Acc/D-T"]) / 2 - 0.5) < 0.1
+    assert list(row) == ["Acc/D-S", "Acc/D-T", "Acc/C-S", "Acc/C-T", "AUC/C-S", "AUC/C-T"]
+    with pytest.raises(DataError, match="two or more recordings"):
+        segment_table({"g": codes}, y, domain, np.zeros(480), target=1)
+
+
 def test_persons_recur_as_late_as_they_can():
     names = [f"p{k:02}" for k in range(20)]
     first = draw_pairs(names, 10, 0)

@@ -71,6 +71,9 @@ def test_masks_of_unequal_length_are_carried_into_frames_and_codes():
     assert data["mask"].values.sum(1).tolist() == data["length"].values.tolist()
     assert len(np.unique(data["length"].values)) == 3
     assert data.sizes["channel"] == 14
+    even = spectra_dataset(waves, Spectra(n_frames=5))
+    assert not {"length", "mask"} & set(even.coords)
+    assert even.sizes["time"] == 5
     vae = SeriesVAE(n_latents=2, n_hidden=8, max_epochs=1, random_state=0).fit(as_signal(data))
     short = data.isel(trial=data["length"].values < 25)
     spoiled = short.copy(deep=True)
