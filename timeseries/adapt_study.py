@@ -21,6 +21,7 @@ from timeseries.adapt import (
     segment_table,
 )
 from timeseries.adapt_report import Study, tell
+from timeseries.series_study import identity
 
 if TYPE_CHECKING:
     from neuro.stage import Context
@@ -61,6 +62,7 @@ def adapt(data: xr.Dataset, settings: dict[str, Any], context: Context) -> pd.Da
             break
         right, table = score_pair(data, parts, settings, context)
         units, chance = stretches(data)[parts["score"]], _commonest(data, parts)
+        context.scored(identity(data, parts["score"]))
         study.pairs.append(pair)
         study.tables.append(table)
         study.scores.append({

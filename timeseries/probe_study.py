@@ -14,6 +14,7 @@ from neuro.data import as_signal
 from neuro.errors import DataError, InputError
 from neuro.validation import summarise
 from timeseries.adapt_study import supervised
+from timeseries.series_study import identity
 
 if TYPE_CHECKING:
     from neuro.stage import Context
@@ -72,6 +73,7 @@ def downstream(
         if area is not None:
             context.metric(f"anomaly.{name}.auc", area, chance=0.5, n=len(test), n_unit="series")
             next(row for row in rows if row["model"] == name)["anomaly AUC"] = area
+    context.scored(identity(data, test))
     _tell(rows, chance, settings, context)
     return pd.DataFrame(rows)
 

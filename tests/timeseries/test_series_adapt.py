@@ -164,5 +164,5 @@ def _perfect(data, parts, settings, context):
 def _context(told, metrics):
     return SimpleNamespace(
         warn=told.append, section=lambda *a: None, progress=lambda items, label: iter(items),
-        metric=lambda name, value, **_: metrics.update({name: value}),
+        metric=lambda name, value, **_: metrics.update({name: value}), scored=lambda name: None,
     )  # fmt: skip
