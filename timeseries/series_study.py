@@ -76,10 +76,12 @@ def _images(data: xr.Dataset, seconds: bool) -> Block:
             image, aspect="auto", origin="lower", cmap=DIVERGING, vmin=-spread, vmax=spread,
             extent=(0, end, -0.5, len(image) - 0.5), interpolation="nearest",
         )  # fmt: skip
-        unit = "time (s)" if seconds else "share of the series"
-        last = k >= len(classes) - min(5, len(classes))
-        tidy(axes, unit if last else "", "" if k % 5 else "coefficient", str(name) or "no class")
-    return Figure(figure, "The first series of each class: coefficients (dB) by frame.")
+        tidy(axes, "", "" if k % 5 else "coefficient", str(name) or "no class")
+    figure.supxlabel("time (s)" if seconds else "share of the series", fontsize=9)
+    return Figure(figure, (
+        "The first series of each class: coefficients (dB) by frame, red above 0, blue below, each "
+        "panel on its own scale."
+    ))  # fmt: skip
 
 
 def identity(data: xr.Dataset, rows: Any) -> str:
@@ -157,8 +159,10 @@ def blocks(data: xr.Dataset) -> list[Block]:
     figure = new_figure(9, 1.1 * n_rows + 0.6)
     grid = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False).ravel()
     for k, name in enumerate(classes):
-        first = data["signal"].isel(trial=int(np.argmax(labels == name)))
-        grid[k].plot(data["time"].values, first.values[:6].T, lw=0.8)
+        row = int(np.argmax(labels == name))
+        end = int(data["length"].values[row]) if "length" in data.coords else None
+        first = data["signal"].isel(trial=row, time=slice(0, end))
+        grid[k].plot(first["time"].values, first.values[:6].T, lw=0.8)
         tidy(grid[k], "time (s)" if k >= len(classes) - n_columns else "", "", str(name))
     for axes in grid[len(classes) :]:
         axes.axis("off")
