@@ -69,6 +69,11 @@ def tell(study: Study, settings: dict[str, Any], context: Context) -> None:
         Table(wide.reset_index().to_dict("records"), "Accuracy of every pair."),
     )
     _tell_segments(study, context)
+    context.method(
+        f"DTS (Li et al. 2022) was trained on the labelled series of one person and the unlabelled "
+        f"ones of another, for {len(study.pairs)} pairs, and scored on other recordings of the "
+        "second."
+    )
     for pair, each in zip(study.pairs, study.scores, strict=True):
         for model, found in each.items():
             found.record(context, f"adapt.{pair.source}-{pair.target}.{model}.accuracy")

@@ -74,6 +74,10 @@ def downstream(
             context.metric(f"anomaly.{name}.auc", area, chance=0.5, n=len(test), n_unit="series")
             next(row for row in rows if row["model"] == name)["anomaly AUC"] = area
     context.scored(identity(data, test))
+    context.method(
+        f"Linear and k-NN probes were fitted on {len(train)} series and scored on {len(test)} of "
+        f"{len(np.unique(units))} other {settings['group']}s."
+    )
     _tell(rows, chance, settings, context)
     return pd.DataFrame(rows)
 

@@ -165,4 +165,5 @@ def _context(told, metrics):
     return SimpleNamespace(
         warn=told.append, section=lambda *a: None, progress=lambda items, label: iter(items),
         metric=lambda name, value, **_: metrics.update({name: value}), scored=lambda name: None,
+        method=lambda text: None,
     )  # fmt: skip
