@@ -50,10 +50,10 @@ def summary_features(X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> 
     return np.concatenate(parts, axis=1)
 
 
-def _real(
-    X: NDArray[Any], mask: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _real(X: Any, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return series that are 0 where a sample is missing, and where it is not."""
+    if mask is None and "mask" in getattr(X, "coords", ()):
+        mask = X["mask"].values
     X = np.asarray(X, dtype=np.float64)
     inside = np.isfinite(X)
     if mask is not None:
@@ -76,28 +76,30 @@ class SeriesPCA:
     Examples
     --------
     >>> X = np.random.default_rng(0).normal(size=(8, 2, 10))
-    >>> SeriesPCA(3).fit(X).transform(X).shape
-    (8, 3)
+    >>> pca = SeriesPCA(3).fit(X)
+    >>> pca.transform(X).shape, pca.inverse_transform(pca.transform(X)).shape
+    ((8, 3), (8, 2, 10))
     """
 
     def __init__(self, n_components: int | None = 16, random_state: int = 0) -> None:
         self.n_components = n_components
         self.random_state = random_state
 
-    def fit(self, X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> SeriesPCA:
+    def fit(self, X: Any, mask: NDArray[np.bool_] | None = None) -> SeriesPCA:
         """Fit statistics and components.
 
         Parameters
         ----------
-        X : ndarray, shape (trial, channel, time)
+        X : ndarray or DataArray, shape (trial, channel, time)
         mask : ndarray of bool, shape (trial, time), optional
-            True on real samples.
+            True on real samples; by default the coordinate ``mask``, or all.
         """
         from sklearn.decomposition import PCA
 
         values, inside = _real(X, mask)
         n = np.maximum(inside.sum((0, 2)), 1)
         self.mean_ = values.sum((0, 2)) / n
+        self.shape_ = values.shape[1:]
         spread = np.square(values - self.mean_[:, None]).sum((0, 2), where=inside) / n
         self.sd_ = np.where(spread > 1e-14, np.sqrt(spread), 1.0)
         if self.n_components is not None:
@@ -106,12 +108,18 @@ class SeriesPCA:
             self.pca_ = PCA(size, random_state=self.random_state).fit(flat)
         return self
 
-    def transform(self, X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+    def transform(self, X: Any, mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
         """Return the components, ``(trial, component)``; ``(trial, channel * time)`` with None."""
         flat = self._flat(X, mask)
         return flat if self.n_components is None else np.asarray(self.pca_.transform(flat))
 
-    def _flat(self, X: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    def inverse_transform(self, codes: NDArray[Any]) -> NDArray[Any]:
+        """Return the series that components stand for, in their units: (trial, channel, time)."""
+        flat = codes if self.n_components is None else self.pca_.inverse_transform(codes)
+        scaled = np.asarray(flat).reshape(len(codes), *self.shape_)
+        return np.asarray(scaled * self.sd_[:, None] + self.mean_[:, None])
+
+    def _flat(self, X: Any, mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         values, inside = _real(X, mask)
         scaled = (values - self.mean_[:, None]) / self.sd_[:, None] * inside
         return np.asarray(scaled.reshape(len(values), -1))

@@ -14,6 +14,7 @@ from neuro.data import as_signal
 from neuro.errors import DataError, InputError
 from neuro.validation import summarise
 from timeseries.adapt_study import supervised
+from timeseries.downstream import SeriesPCA, summary_features
 from timeseries.series_study import identity
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def downstream(
         raise InputError(f"there is no coordinate '{settings['group']}'")
     units = data[settings["group"]].values[test]
     names = names_of(models, context.members.get("models"))
-    every = _codes(data, models, names, train, settings)
+    pca = SeriesPCA(settings["n_components"], settings["seed"])
+    pca.fit(as_signal(data.isel(trial=train)))
+    every = _codes(data, {**dict(zip(names, models, strict=True)), "pca": pca}, train, settings)
     chance = float(np.unique(label[test], return_counts=True)[1].max() / len(test))
     rows = []
     for name, codes in every.items():
@@ -68,7 +71,7 @@ def downstream(
             row[task] = found.value
         row |= _clusters(codes[test], label[test], settings["seed"])
         rows.append(row)
-    for name, model in zip(names, models, strict=True):
+    for name, model in zip([*names, "pca"], [*models, pca], strict=True):
         area = _anomalies(model, as_signal(data.isel(trial=test)), settings["seed"])
         if area is not None:
             context.metric(f"anomaly.{name}.auc", area, chance=0.5, n=len(test), n_unit="series")
@@ -83,22 +86,17 @@ def downstream(
 
 
 def _codes(
-    data: xr.Dataset, models: Sequence[Any], names: Sequence[str], train: Any,
-    settings: dict[str, Any],
-) -> dict[str, NDArray[Any]]:  # fmt: skip
-    from timeseries.downstream import SeriesPCA, summary_features
-
+    data: xr.Dataset, models: dict[str, Any], train: Any, settings: dict[str, Any]
+) -> dict[str, NDArray[Any]]:
     signal = as_signal(data)
-    X, mask = signal.values, signal["mask"].values if "mask" in signal.coords else None
-    pca = SeriesPCA(settings["n_components"], settings["seed"])
-    pca.fit(X[train], None if mask is None else mask[train])
-    own = {n: np.asarray(m.transform(signal)) for n, m in zip(names, models, strict=True)}
-    plain = {"pca": pca.transform(X, mask), "raw": summary_features(X, mask)}
-    if settings["network"] is None:
-        return {**own, **plain}
-    label = data[settings["label"]].values.astype(str)
-    network = supervised(settings["network"], settings["seed"], signal, train, label[train])
-    return {**own, **plain, "supervised": np.asarray(network.segment(signal, "g_y"))}
+    mask = signal["mask"].values if "mask" in signal.coords else None
+    codes = {name: np.asarray(model.transform(signal)) for name, model in models.items()}
+    codes["raw"] = summary_features(signal.values, mask)
+    if settings["network"] is not None:
+        label = data[settings["label"]].values.astype(str)
+        network = supervised(settings["network"], settings["seed"], signal, train, label[train])
+        codes["supervised"] = np.asarray(network.segment(signal, "g_y"))
+    return codes
 
 
 def _probe(task: str) -> Any:

@@ -223,7 +223,7 @@ class DownstreamParams(Params):
     """Of clusters and anomalies."""
 
 
-@stage("ts-downstream", version=2)
+@stage("ts-downstream", version=3)
 def downstream(
     series: Dataset, models: list[Encoder], params: DownstreamParams, context: Context
 ) -> Table:

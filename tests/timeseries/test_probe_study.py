@@ -45,6 +45,7 @@ def test_the_stage_probes_encoders_beside_plain_features(tmp_path, monkeypatch):
             assert f"probe.{model}.{task}.accuracy" in text
     assert json.loads(text)
     assert "anomaly.ae.auc" in text
+    assert "anomaly.pca.auc" in text
 
 
 def test_spoiled_series_are_anomalies_to_a_model_of_whole_ones():

@@ -113,6 +113,9 @@ def test_pca_and_statistics_see_neither_padding_nor_holes():
         assert np.allclose(np.abs(codes), np.abs(plain), atol=1e-6)
         assert np.allclose(summary_features(other, own), summary_features(X, mask))
     assert not np.allclose(np.abs(SeriesPCA(4).fit(junk).transform(junk)), np.abs(plain))
+    whole = SeriesPCA(30).fit(X, mask)
+    again = whole.inverse_transform(whole.transform(X, mask))
+    assert np.allclose((again - X) * mask[:, None], 0, atol=1e-6)
     holes = X.copy()
     holes[3, 1, 2:5] = np.nan
     assert np.isfinite(SeriesPCA(4).fit(holes, mask).transform(holes, mask)).all()
