@@ -36,7 +36,7 @@ def history_figure(model: LatentModel) -> Figure:
         left.plot([row["epoch"] for row in rows], values, color=colour, label=name, lw=1)
     if shown:
         left.set_yscale("symlog")
-        left.legend(fontsize=7, frameon=False)
+        left.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     tidy(left, "epoch", "nat per series", "terms of the loss")
     order = np.argsort(model.kl_)[::-1]
     names = latent_names(model)
@@ -60,12 +60,16 @@ def traversal_figure(model: LatentModel, data: xr.DataArray) -> Figure:
     figure = new_figure(10, 1.7 * n_rows)
     all_axes = figure.subplots(n_rows, 4, sharex=True, sharey=True, squeeze=False).ravel()
     some = data[: min(len(data), 500)]
+    time = data["time"].values if "time" in data.coords else np.arange(data.shape[-1])
     for axes, (name, which) in zip(all_axes, panels, strict=False):
         for step, wave in enumerate(model.traverse(some, which, points)):
-            axes.plot(wave[0], lw=1, color=_shade(step / (len(points) - 1)))
+            axes.plot(time, wave[0], lw=1, color=_shade(step / (len(points) - 1)))
         tidy(axes, title=name)
     for axes in all_axes[len(panels) :]:
         axes.axis("off")
+    channel = str(data["channel"].values[0]) if "channel" in data.coords else "the first channel"
+    figure.supxlabel("time (s)" if "time" in data.coords else "sample", fontsize=9)
+    figure.supylabel(channel, fontsize=9)
     return figure
 
 

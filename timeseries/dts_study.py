@@ -167,8 +167,8 @@ def _report(
     context.metric("information", model.information_, unit="nat")
     blocks = [
         Figure(dts_plots.history_figure(model), "Losses by epoch, and the KL of each latent."),
-        Figure(dts_plots.traversal_figure(model, own), "The mean code decoded, one latent (or a "
-               "segment, along its main axis) moved from -2 to 2."),
+        Figure(dts_plots.traversal_figure(model, own), "The first channel of the mean code "
+               "decoded, one latent (or a segment, along its main axis) moved from -2 to 2."),
     ]  # fmt: skip
     if known:
         figure = dts_plots.information_figure(model, own, known)
