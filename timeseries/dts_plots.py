@@ -36,7 +36,7 @@ def history_figure(model: LatentModel, unit: str = "nat per series", measure: st
         left.plot([row["epoch"] for row in rows], values, color=colour, label=name, lw=1)
     if shown:
         left.set_yscale("symlog")
-        left.legend(fontsize=7, frameon=False)
+        left.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     tidy(left, "epoch", unit, "terms of the loss")
     order = np.argsort(model.kl_)[::-1]
     names = latent_names(model)
@@ -64,12 +64,16 @@ def traversal_figure(model: LatentModel, data: xr.DataArray) -> Figure:
     some = data[: min(len(data), 500)]
     moved = [model.traverse(some, which, _points(model, which)) for _, which in panels]
     channel = int(np.argmax(np.sum([waves.var(0).sum(-1) for waves in moved], axis=0)))
+    time = data["time"].values if "time" in data.coords else np.arange(data.shape[-1])
     for axes, (name, _), waves in zip(all_axes, panels, moved, strict=False):
         for step, wave in enumerate(waves):
-            axes.plot(wave[channel], lw=1, color=_shade(step / (len(waves) - 1)))
+            axes.plot(time, wave[channel], lw=1, color=_shade(step / (len(waves) - 1)))
         tidy(axes, title=name)
     for axes in all_axes[len(panels) :]:
         axes.axis("off")
+    channel = str(data["channel"].values[0]) if "channel" in data.coords else "the first channel"
+    figure.supxlabel("time (s)" if "time" in data.coords else "sample", fontsize=9)
+    figure.supylabel(channel, fontsize=9)
     return figure
 
 

@@ -118,6 +118,35 @@ def series(params: SeriesParams, context: Context) -> Dataset:
     return series_study.read(params.model_dump(), context)
 
 
+class SpectraParams(Params):
+    """Frames of a waveform; see `timeseries.spectra.Spectra`."""
+
+    kind: Literal["cepstra", "log-mel"] = "cepstra"
+    """Cepstra are the cosine transform of the log-mel powers."""
+    window: float = Field(0.032, gt=0)
+    """Of a frame, s."""
+    hop: float = Field(0.016, gt=0)
+    """Between the beginnings of frames, s; without n_frames."""
+    n_frames: int | None = Field(None, ge=1)
+    """Frames spread evenly over each series; null sets one every hop, and carries a mask."""
+    n_bands: int = Field(26, ge=1)
+    """Of the mel scale."""
+    n_coefficients: int = Field(14, ge=1)
+    """Cepstra kept."""
+    centre: bool = False
+    """Take each coefficient's mean over its own series away."""
+    floor: float = -100.0
+    """Powers below it are raised to it, dB."""
+
+
+@stage("ts-spectra", version=1)
+def spectra(series: Dataset, params: SpectraParams, context: Context) -> Dataset:
+    """Turn waveforms into mel spectra or cepstra: a channel for each coefficient, in dB."""
+    from timeseries import series_study
+
+    return series_study.spectra(series, params.model_dump(), context)
+
+
 class SplitParams(Params):
     """What is held out, always whole persons."""
 
@@ -140,7 +169,7 @@ def split(series: Dataset, params: SplitParams, context: Context) -> Dataset:
 class Network(_Part):
     """Networks and training that all models of a comparison share; see `timeseries.dts.DTS`."""
 
-    network: Literal["conv", "tcn", "lstm", "gru", "mlp"] = "conv"
+    network: Literal["conv", "fcn", "tcn", "lstm", "gru", "mlp"] = "conv"
     """Of encoder and decoder."""
     n_hidden: int = Field(64, ge=1)
     """Width."""
@@ -168,16 +197,20 @@ class AdaptParams(Params):
     """Pairs of persons, drawn before anything is trained."""
 
     n_pairs: int = Field(5, ge=1)
-    """Ordered pairs of source and target."""
+    """Ordered pairs of source and target; persons recur as late as they can."""
     score_size: float = Field(0.5, gt=0, lt=1)
     """Share of a target's recordings that are scored; the rest is adapted to, without labels."""
     network: Network = Network()
     """Of DTS and of the networks beside it."""
+    raw: Literal["statistics", "samples"] = "statistics"
+    """What the linear model without an encoder sees: simple statistics of each channel, or all."""
+    note: str = ""
+    """What a reader should know of the set; printed above the table."""
     seed: int = 0
     """Of pairs, parts and networks."""
 
 
-@stage("ts-adapt", version=3)
+@stage("ts-adapt", version=4)
 def adapt(series: Dataset, params: AdaptParams, context: Context) -> Table:
     """Adapt from labelled to unlabelled persons: DTS beside networks and linear models."""
     from timeseries import adapt_study
@@ -194,11 +227,13 @@ class DownstreamParams(Params):
     """Unit of the intervals."""
     n_components: int = Field(16, ge=1)
     """Of PCA, beside the encoders."""
+    network: Network | None = None
+    """Of a network that is trained on the labels of the training part, beside; null trains none."""
     seed: int = 0
     """Of clusters and anomalies."""
 
 
-@stage("ts-downstream", version=1)
+@stage("ts-downstream", version=3)
 def downstream(
     series: Dataset, models: list[Encoder], params: DownstreamParams, context: Context
 ) -> Table:
