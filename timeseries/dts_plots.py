@@ -71,9 +71,9 @@ def traversal_figure(model: LatentModel, data: xr.DataArray) -> Figure:
         tidy(axes, title=name)
     for axes in all_axes[len(panels) :]:
         axes.axis("off")
-    channel = str(data["channel"].values[0]) if "channel" in data.coords else "the first channel"
+    named = str(data["channel"].values[channel]) if "channel" in data.coords else str(channel)
     figure.supxlabel("time (s)" if "time" in data.coords else "sample", fontsize=9)
-    figure.supylabel(channel, fontsize=9)
+    figure.supylabel(f"channel {named}", fontsize=9)
     return figure
 
 
