@@ -45,7 +45,7 @@ class ParcelsParams(Params):
     """Column of the events that says what was shown."""
 
 
-@stage("brain-parcels", version=1)
+@stage("brain-parcels", version=2)
 def parcels(params: ParcelsParams, context: Context) -> Dataset:
     """Average runs over the parcels of an atlas and cut a block for each event.
 

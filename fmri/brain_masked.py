@@ -112,9 +112,8 @@ class MaskedEncoder(BrainEncoder):
         """Return what `MaskedSizes.pool` says, of the tokens after the last normalisation."""
         patches, shown = self._patches(x, mask)
         tokens, keys = self._embedded(patches).flatten(1, 2), self._keys(shown)
-        if (
-            self.sizes.value_kernel and self.sizes.pool != "parcel"
-        ):  # neighbours must be the same however blocks are padded
+        if self.sizes.value_kernel and self.sizes.pool != "parcel":
+            # A convolution must see the same neighbours however blocks are padded.
             order = (~keys).to(torch.uint8).argsort(dim=1, stable=True)
             tokens = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
             keys = keys.gather(1, order)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fmri.mindeye import fingerprint_of
 from neuro.errors import DataError, InputError
 
-__all__ = ["Aim", "item_column", "match_aim"]
+__all__ = ["Aim", "item_column", "match_aim", "targets_in", "text_size"]
 
 Floats = NDArray[np.float32]
 ITEM = ("item", "stimulus")
@@ -105,6 +105,27 @@ def match_aim(X: xr.DataArray, y: Any, text: Any = None) -> Aim:
             raise DataError(f"there are {len(text)} texts for {len(at)} targets; give one for each")
         text = text[order]
     return _aim(names, rows, values[order], text, {"kind": "embeddings", **facts})
+
+
+def targets_in(X: Any, y: Any, text: Any) -> tuple[Any, Any]:
+    """Take the targets that a dataset brings along, where none are given."""
+    if isinstance(X, xr.Dataset):
+        y = X["target"] if y is None and "target" in X else y
+        text = X["text_target"] if text is None and "text_target" in X else text
+    if y is None:
+        raise InputError("fit needs targets: y, or a 'target' (item, feature) in the dataset")
+    return y, text
+
+
+def text_size(aim: Aim, prompts: Any) -> int | None:
+    """Return the size of the texts' embeddings; None without texts."""
+    if aim.text is not None:
+        return int(aim.text.shape[1])
+    if aim.words is None:
+        return None
+    if prompts is None:
+        raise InputError("texts need a tower that embeds them: prompts=, or give their embeddings")
+    return int(prompts.n_features)
 
 
 # Inside ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from fmri.brain_reading import Reading
 from fmri.parcel_blocks import cut_blocks, join_blocks
 from fmri.parcel_series import parcel_series, voxel_series
 from fmri.tables import entities, read_table
@@ -32,7 +33,7 @@ def record(context: Context, params: ParcelsParams) -> xr.Dataset:
                        stimulus=params.stimulus, high_pass=params.high_pass,
                        confounds=None if confounds is None else read_table(confounds, "confounds"))
         )  # fmt: skip
-    found = join_blocks(parts)
+    found = _reading(params).into(join_blocks(parts))
     sizes = found["network"].to_series().value_counts()
     gone = found.attrs["missing_parcels"]
     if gone:
@@ -47,6 +48,16 @@ def record(context: Context, params: ParcelsParams) -> xr.Dataset:
     )
     context.method("Series were averaged over parcels, detrended and z-scored in each run.")
     return found
+
+
+def _reading(params: ParcelsParams) -> Reading:
+    """Keep with the blocks how they came about, so that an encoder can read new runs alike."""
+    rules = {k: getattr(params, k) for k in ("tmin", "tmax", "until", "high_pass", "stimulus",
+                                             "t_r")}  # fmt: skip
+    rules["confounds"] = params.confounds_files is not None
+    if params.atlas is None:
+        return Reading.of(mask_img=params.mask_img, **rules)
+    return Reading.of(params.atlas, params.atlas_table, **rules)
 
 
 def _runs(params: ParcelsParams) -> list[tuple[Path, Path, Path | None]]:

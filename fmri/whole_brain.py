@@ -18,22 +18,24 @@ import xarray as xr
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from fmri.brain_blocks import BlockEncoder
+from fmri.brain_decoding import DecodesRuns
 from fmri.brain_network import apply_in_batches, load_arrays, to_arrays
 from fmri.brain_presets import as_dict, sizes_of
-from fmri.brain_targets import Aim, match_aim
+from fmri.brain_reading import Reading
+from fmri.brain_targets import Aim, match_aim, targets_in, text_size
+from fmri.whole_brain_options import WholeBrainOptions
 from neuro.errors import ContractError, InputError
 from neuro.items import trial_hashes
 
 if TYPE_CHECKING:
     from fmri.whole_brain_fit import Networks
 
-__all__ = ["WholeBrain"]
+__all__ = ["WholeBrain", "WholeBrainOptions"]
 
 Floats = NDArray[np.float32]
 
 
-class WholeBrain(BlockEncoder):
+class WholeBrain(DecodesRuns):
     """Decode what is seen from parcels of the whole brain.
 
     The code (`transform`) is the encoder's pooled vector; `predict` gives the embedding of the
@@ -85,6 +87,10 @@ class WholeBrain(BlockEncoder):
     history_, prior_history_ : list of dict
         Losses per epoch.
     best_epoch_ : int
+    reading_ : Reading or None
+        How runs become blocks, where the training's dataset said so; see `attach_reading`.
+    decoder_, pixels_ : ImageAutoencoder, LinearDecoder or None
+        The way from tokens back to pixels; see `attach_decoder`.
 
     Examples
     --------
@@ -208,7 +214,8 @@ class WholeBrain(BlockEncoder):
         """
         from fmri.whole_brain_fit import fit_whole_brain, training_trials
 
-        y, text = _targets_in(X, y, text)
+        y, text = targets_in(X, y, text)
+        self.reading_ = Reading.within(X) if isinstance(X, xr.Dataset) else None
         X = self.as_input(X)
         rows = training_trials(X) if isinstance(X, xr.DataArray) else np.arange(len(X))
         if isinstance(y, np.ndarray | list):
@@ -220,7 +227,7 @@ class WholeBrain(BlockEncoder):
         self._learn(X if isinstance(X, xr.DataArray) else self._labelled(X, reset=True))
         X = X if isinstance(X, xr.DataArray) else self._labelled(X, reset=False)
         aim = match_aim(X, y, text)
-        self.target_ = {**aim.facts, "text": _text_size(aim, prompts)}
+        self.target_ = {**aim.facts, "text": text_size(aim, prompts)}
         self.sizes_ = as_dict(self._start_sizes(start))
         self._learn_categories(X, aim)
         if prompts is not None:
@@ -328,16 +335,21 @@ class WholeBrain(BlockEncoder):
             "history": self.history_,
             "prior_history": self.prior_history_,
             "best_epoch": self.best_epoch_,
+            "reading": None if self.reading_ is None else self.reading_.to_dict(),
         }
 
     def state_dict_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all weights and the categories' embeddings."""
-        return to_arrays(self.networks_.modules()) | {"prototypes": self.prototypes_}
+        """Return all weights, the categories' embeddings and the atlas."""
+        arrays = to_arrays(self.networks_.modules()) | {"prototypes": self.prototypes_}
+        if self.reading_ is not None and self.reading_.labels is not None:
+            arrays["atlas"] = self.reading_.labels
+        return arrays if self.pixels_ is None else arrays | self.pixels_.to_arrays()
 
     def load_state_arrays(
         self, arrays: dict[str, NDArray[Any]], preprocessing: dict[str, Any]
     ) -> None:
         """Take back what `state_dict_arrays` and `contract` gave."""
+        from fmri.linear_decoder import LinearDecoder
         from fmri.whole_brain_fit import new_networks
 
         self._restore_shape(preprocessing)
@@ -348,6 +360,10 @@ class WholeBrain(BlockEncoder):
         self.prototypes_ = arrays["prototypes"]
         self.networks_ = new_networks(self, self.shape_, self.target_)
         load_arrays(self.networks_.modules(), arrays)
+        stored = preprocessing["reading"]
+        if stored is not None:
+            self.reading_ = Reading.from_parts(stored, arrays.get("atlas"))
+        self.pixels_ = LinearDecoder.from_arrays(arrays)
 
     # Inside -------------------------------------------------------------------------------
 
@@ -413,26 +429,6 @@ class WholeBrain(BlockEncoder):
             rows = [np.unique(aim.rows[category == name]) for name in names]
             self.categories_ = names.tolist()
             self.prototypes_ = np.stack([flat[own].mean(0) for own in rows])
-
-
-def _targets_in(X: Any, y: Any, text: Any) -> tuple[Any, Any]:
-    """Take targets that a dataset brings along."""
-    if isinstance(X, xr.Dataset):
-        y = X["target"] if y is None and "target" in X else y
-        text = X["text_target"] if text is None and "text_target" in X else text
-    if y is None:
-        raise InputError("fit needs targets: y, or a 'target' (item, feature) in the dataset")
-    return y, text
-
-
-def _text_size(aim: Aim, prompts: Any) -> int | None:
-    if aim.text is not None:
-        return int(aim.text.shape[1])
-    if aim.words is None:
-        return None
-    if prompts is None:
-        raise InputError("texts need a tower that embeds them: prompts=, or give their embeddings")
-    return int(prompts.n_features)
 
 
 def _unit(values: Floats) -> Floats:

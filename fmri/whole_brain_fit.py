@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Bools = NDArray[np.bool_]
 
-PAPER_STEPS = 50_000
+PAPER_STEPS, MIN_BATCHES = 50_000, 4
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Recipe:
 
 RECIPES = {
     "paper": Recipe(None, 16, 1e-5, 1.0, "mindeye1", 1e-5, True),
-    "small": Recipe(60, 64, 1e-3, 0.1, "small", 1e-3, False),
+    "small": Recipe(100, 64, 1e-3, 0.1, "small", 1e-3, False),
 }
 
 
@@ -261,7 +261,9 @@ class _Run:
     def _batches(self, rows: Bools, training: bool) -> Batches:
         own, index = self.own, np.flatnonzero(rows)
         wanted = own.batch_size or RECIPES[own.preset].batch_size
-        size = min(wanted, len(index)) if training else min(1024, len(index))
+        # Few trials make smaller batches, so that an epoch is more than a step or two.
+        most = max(2, len(index) // MIN_BATCHES)
+        size = min(wanted, most) if training else min(1024, len(index))
         return Batches(
             {"x": self.blocks.x, "mask": self.blocks.mask, "row": self.aim.rows}, size,
             index=index, shuffle=training, seed=self.seeds[1], device=device_of(own.device),
