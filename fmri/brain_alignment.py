@@ -186,7 +186,7 @@ class AlignmentObjective(Objective):
 
     def signature(self) -> dict[str, Any]:
         """Return the settings."""
-        return asdict(self.settings)
+        return {**asdict(self.settings), "prompts": self.prompts is not None}
 
 
 class TokensObjective(Objective):

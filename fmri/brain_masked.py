@@ -27,7 +27,6 @@ from neuro.errors import InputError
 __all__ = ["MaskedEncoder", "MaskedSizes"]
 
 _POOLS = ("cls", "mean", "parcel")
-_SPREAD = 50.0  # mm: what the coordinates of parcels are divided by, so that they are about 1
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ class MaskedSizes:
         The learned first token; the mean of all, which masked prediction has trained; or (ours)
         the mean over patches, times a learned vector for each parcel, summed over parcels: which
         parcel a token is of is then not lost in the mean.
+    place_scale : float
+        What the places of parcels (mm) are divided by.
     """
 
     width: int = 256
@@ -65,6 +66,7 @@ class MaskedSizes:
     norm: str = "post"
     value_kernel: int = 65
     pool: str = "cls"
+    place_scale: float = 1.0
 
 
 class MaskedEncoder(BrainEncoder):
@@ -75,16 +77,12 @@ class MaskedEncoder(BrainEncoder):
     places : Tensor, shape (parcel, 3)
         Of the parcels, mm.
     sizes : MaskedSizes
-    scale : float
-        What places are divided by; 1 where weights were trained on the coordinates as they are.
     """
 
     kind: ClassVar[str] = "masked"
     places: Tensor
 
-    def __init__(
-        self, places: Tensor, sizes: MaskedSizes | None = None, *, scale: float = _SPREAD
-    ) -> None:
+    def __init__(self, places: Tensor, sizes: MaskedSizes | None = None) -> None:
         super().__init__()
         own = self.sizes = sizes or MaskedSizes()
         if own.patch < 1 or not 0 < own.hidden < 1 or own.pool not in _POOLS:
@@ -93,11 +91,11 @@ class MaskedEncoder(BrainEncoder):
                 f"at least 1 volume, a share between 0 and 1, and one of {', '.join(_POOLS)}"
             )
         self.width = own.width
-        self.register_buffer("places", places.float() / scale, persistent=False)
+        self.register_buffer("places", places.float() / own.place_scale, persistent=False)
         self.embed, self.place = nn.Linear(own.patch, own.width), nn.Linear(3, own.width)
         self.cls_token = nn.Parameter(0.02 * torch.randn(own.width))
         self.blocks = _blocks(own.width, own.depth, own.n_heads, own)
-        self.norm = nn.LayerNorm(own.width)
+        self.norm = nn.LayerNorm(own.width, 1e-12)
         if own.pool == "parcel":
             gates = torch.randn(len(places), own.width) / math.sqrt(len(places))
             self.gates = nn.Parameter(gates)

@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Sizes]] = {
         "causal": CausalSizes(width=96, depth=2, n_heads=4, n_positions=256),
         "masked": MaskedSizes(
             width=64, depth=2, patch=4, hidden=0.5, decoder_width=32, decoder_depth=1,
-            norm="pre", value_kernel=0, pool="parcel",
+            norm="pre", value_kernel=0, pool="parcel", place_scale=50.0,
         ),
         "volumetric": VolumeSizes(width=96, n_hidden=256, n_blocks=2, kernel=2, pool=4),
         "linear": LinearSizes(width=96),

@@ -30,6 +30,9 @@ from neuro.standardize import Standardizer
 
 __all__ = ["PretextObjective", "PretrainedBrain"]
 
+MIN_BATCHES = 4  # of an epoch: few windows make smaller batches
+_VALIDATED = 256  # windows at once
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -252,8 +255,10 @@ class PretrainedBrain(BlockEncoder):
         return make_encoder(self.encoder, sizes, self.shape_)
 
     def _batches(self, blocks: Blocks, rows: NDArray[np.bool_], training: bool) -> Batches:
+        index = np.flatnonzero(rows)
+        most = max(2, len(index) // MIN_BATCHES) if training else _VALIDATED
         return Batches(
-            {"x": blocks.x, "mask": blocks.mask}, self.batch_size, index=np.flatnonzero(rows),
+            {"x": blocks.x, "mask": blocks.mask}, min(self.batch_size, most), index=index,
             shuffle=training, seed=self.random_state, device=device_of(self.device),
         )  # fmt: skip
 

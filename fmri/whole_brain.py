@@ -9,7 +9,7 @@ fMRI foundation models" (2024).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fmri.brain_decoding import DecodesRuns
 from fmri.brain_network import apply_in_batches, load_arrays, to_arrays
-from fmri.brain_presets import as_dict, sizes_of
+from fmri.brain_presets import as_dict, make_encoder, sizes_of
 from fmri.brain_reading import Reading
 from fmri.brain_targets import Aim, match_aim, targets_in, text_size
 from fmri.whole_brain_options import WholeBrainOptions
@@ -28,6 +28,7 @@ from neuro.errors import ContractError, InputError
 from neuro.items import trial_hashes
 
 if TYPE_CHECKING:
+    from fmri.brain_prompts import TextTower
     from fmri.whole_brain_fit import Networks
 
 __all__ = ["WholeBrain", "WholeBrainOptions"]
@@ -51,7 +52,8 @@ class WholeBrain(DecodesRuns):
     sizes : dict, optional
         Changes to the preset's sizes, see `fmri.brain_presets`.
     pretrained : path, optional
-        Folder of a `PretrainedBrain`; sizes are then its own.
+        Folder of a `PretrainedBrain`, whose sizes are then taken; or a ``.safetensors`` file of
+        another project (`fmri.brain_weights`), of the sizes given here.
     prior : bool
         Train a diffusion prior on the pooled vector, for tokens of pictures.
     sparse : float
@@ -228,11 +230,11 @@ class WholeBrain(DecodesRuns):
         X = X if isinstance(X, xr.DataArray) else self._labelled(X, reset=False)
         aim = match_aim(X, y, text)
         self.target_ = {**aim.facts, "text": text_size(aim, prompts)}
+        if prompts is not None:
+            self.target_["prompts"] = prompts.facts()
         self.sizes_ = as_dict(self._start_sizes(start))
         self._learn_categories(X, aim)
-        if prompts is not None:
-            prompts.learn(aim.words, self.sizes_["width"])
-        encoder = None if start is None else start.network_
+        encoder = self._foreign(pretrained) if start is None else start.network_
         fit_whole_brain(self, X, aim, encoder, prompts, scratch, progress)
         return self
 
@@ -258,6 +260,25 @@ class WholeBrain(DecodesRuns):
         if "text" not in self.networks_.brain.heads:
             raise InputError("this encoder was fitted without texts; give fit text=")
         return self._wrapped(_unit(self._apply(X, "text")), X, ("feature",))
+
+    def embed_texts(self, texts: Sequence[str], tower: TextTower) -> Floats:
+        """Embed texts with the prompts that were learned, for comparison with `predict_text`.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        tower : TextTower
+            That of the training.
+
+        Returns
+        -------
+        ndarray of float32, shape (text, feature)
+            Of unit length.
+        """
+        from fmri.brain_prompts import embed_texts
+
+        check_is_fitted(self, "networks_")
+        return _unit(embed_texts(tower, texts, self.networks_.prompts, self.device))
 
     def embed(self, X: Any) -> Any:
         """Return `predict` as tokens ``(trial, token, feature)``, for `fmri.retrieve`."""
@@ -392,7 +413,7 @@ class WholeBrain(DecodesRuns):
         from fmri.brain_pretraining import PretrainedBrain
         from neuro.encoder import load
 
-        if pretrained is None and self.pretrained is not None:
+        if pretrained is None and self.pretrained is not None and not self._is_file():
             pretrained = load(self.pretrained)
         if pretrained is None:
             return None
@@ -406,6 +427,19 @@ class WholeBrain(DecodesRuns):
                 f"the pretrained encoder is '{pretrained.encoder}', this one '{self.encoder}'"
             )
         return pretrained
+
+    def _is_file(self) -> bool:
+        return Path(str(self.pretrained)).suffix == ".safetensors"
+
+    def _foreign(self, pretrained: Any) -> Any:
+        """Return an encoder with the weights of another project, or None."""
+        from fmri.brain_weights import load_foreign
+
+        if pretrained is not None or self.pretrained is None:
+            return None
+        encoder = make_encoder(self.encoder, self.sizes_of_encoder(), self.shape_)
+        load_foreign(encoder, self.pretrained)
+        return encoder
 
     def _start_sizes(self, start: Any) -> Any:
         if start is None:

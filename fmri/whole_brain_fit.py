@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from fmri.brain_alignment import (
     TokensObjective,
 )
 from fmri.brain_blocks import Blocks, blocks_of, mask_of
+from fmri.brain_network import pooled_of
 from fmri.brain_presets import BrainShape, make_encoder
+from fmri.brain_prompts import PromptLearner, SoftPrompts, embed_texts
 from fmri.brain_targets import Aim, item_column
 from neuro.batches import Batches
 from neuro.device import device_of
@@ -80,21 +82,20 @@ class Networks:
     tokens : Linear or None
     prior : PriorNetwork or None
     scale : PriorScale or None
-    prompts : SoftPrompts or None
+    prompts : PromptLearner or None
     """
 
     brain: AlignedBrain
     tokens: nn.Linear | None = None
     prior: PriorNetwork | None = None
     scale: PriorScale | None = None
-    prompts: Any = None
+    prompts: PromptLearner | None = None
 
     def modules(self) -> dict[str, nn.Module]:
         """Return those that are there and are saved."""
         found = {"brain": self.brain, "tokens": self.tokens, "prior": self.prior,
-                 "scale": self.scale}  # fmt: skip
-        learned = {} if self.prompts is None else {"prompts": self.prompts.learned}
-        return {k: v for k, v in found.items() if v is not None} | learned
+                 "scale": self.scale, "prompts": self.prompts}  # fmt: skip
+        return {k: v for k, v in found.items() if v is not None}
 
 
 def training_trials(X: xr.DataArray) -> NDArray[np.intp]:
@@ -152,6 +153,11 @@ def new_networks(own: WholeBrain, shape: BrainShape, facts: dict[str, Any]) -> N
         found.tokens = nn.Linear(brain.encoder.width, n_tokens * n_features)
         found.prior = PriorNetwork(n_tokens, n_features, PRIORS[recipe.prior])
         found.scale = PriorScale(torch.zeros(n_tokens, n_features), torch.tensor(1.0))
+    asked = facts.get("prompts")
+    if asked and asked["n_context"]:
+        found.prompts = PromptLearner(
+            asked["n_context"], asked["width"], brain.encoder.width, asked["condition"]
+        )
     return found
 
 
@@ -160,7 +166,7 @@ def fit_whole_brain(
     X: xr.DataArray,
     aim: Aim,
     start: nn.Module | None,
-    prompts: Any,
+    prompts: SoftPrompts | None,
     scratch: str | Path | None,
     progress: Callable[..., Iterator[Any]] | None,
 ) -> None:
@@ -185,13 +191,33 @@ def fit_whole_brain(
     with torch.random.fork_rng([]):
         torch.manual_seed(seeds[0])
         nets = new_networks(own, own.shape_, own.target_)
-    nets.prompts = prompts
+    if prompts is not None:
+        aim, prompts = _with_prompts(nets, aim, prompts)
     if start is not None:
         nets.brain.encoder.load_state_dict(start.state_dict())
-    run = _Run(own, nets, blocks, aim, held, seeds, scratch, progress)
+    run = _Run(own, nets, blocks, aim, held, seeds, scratch, progress, prompts)
     own.history_, own.best_epoch_ = run.align()
+    if nets.prompts is not None:
+        _learn_usual(nets, blocks, held, own.device)
     own.prior_history_ = run.decode() if own.prior else []
     own.networks_ = nets
+
+
+def _with_prompts(nets: Networks, aim: Aim, prompts: SoftPrompts) -> tuple[Aim, SoftPrompts | None]:
+    """Begin with new context vectors; without any, texts are embedded once."""
+    if not prompts.n_context:
+        return replace(aim, text=embed_texts(prompts.tower, aim.words or [])), None
+    prompts.learn(aim.words, nets.prompts)
+    return aim, prompts
+
+
+def _learn_usual(nets: Networks, blocks: Blocks, held: Bools, device: str) -> None:
+    """Keep the mean context over training trials, for texts without a brain."""
+    own = nets.prompts
+    assert own is not None  # noqa: S101 - for the type checker
+    pooled = pooled_of(nets.brain.encoder, blocks.take(np.flatnonzero(~held)), device)
+    with torch.inference_mode():
+        own.cpu().usual.copy_(own(torch.from_numpy(pooled)).mean(0))
 
 
 @dataclass
@@ -204,6 +230,7 @@ class _Run:
     seeds: list[int]
     scratch: str | Path | None
     progress: Callable[..., Iterator[Any]] | None
+    prompts: SoftPrompts | None = None
 
     def align(self) -> tuple[list[dict[str, float]], int]:
         """Train encoder, heads and temperatures."""
@@ -215,7 +242,7 @@ class _Run:
         banks = {"image": Bank(torch.from_numpy(self.aim.image.reshape(len(self.aim.image), -1)))}
         if self.aim.text is not None:
             banks["text"] = Bank(torch.from_numpy(self.aim.text))
-        objective = AlignmentObjective(self.nets.brain, banks, settings, self.nets.prompts)
+        objective = AlignmentObjective(self.nets.brain, banks, settings, self.prompts)
         history, best = self._train(objective, own.max_epochs or recipe.max_epochs, "align", 1)
         return history, best
 

