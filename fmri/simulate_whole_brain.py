@@ -14,7 +14,8 @@ Most parcels belong to no network ("none") and say nothing, as subcortical grey 
 an atlas of the whole brain. In a brain in which nearly all parcels inform, random sets of parcels
 would cost more than a network that says nothing, and it would lie below their band.
 
-The background is activity of networks that no stimulus drives, slow as the haemodynamic response.
+The background is activity of a few sources that no stimulus drives, all over the brain and slow as
+the haemodynamic response.
 Unlabelled runs hold events of items that are used nowhere else (natural viewing without a record
 of what was shown), rest runs the background alone. All runs share weights, delays and patterns of
 the background: this is what a network can learn without labels.
@@ -49,7 +50,7 @@ Wang et al. (2024) report; the somatomotor one is the null network."""
 T_R, EVENT, TRIAL, FREE = 2.0, 2.0, 10.0, 4.0  # s: FREE from one unlabelled event to the next
 TAIL = 6  # volumes behind the last trial
 PARCEL_MM = 8.0
-N_BACKGROUND, N_MOTION = 3, 6
+N_BACKGROUND, N_MOTION = 8, 6
 FINE = 0.1  # s: grid of the haemodynamic response
 
 
@@ -222,21 +223,17 @@ def _brain(
     rng: np.random.Generator,
 ) -> BrainTruth:  # fmt: skip
     """Draw patterns: in each network as different from one another as can be."""
-    blocks = [gain * _spread(n_latents, n, rng) for gain in gains.values()]
+    blocks = [np.asarray(gain * _spread(n_latents, n, rng)) for gain in gains.values()]
     weights = np.concatenate([*blocks, np.zeros((n_latents, n_other))], 1)
     total = weights.shape[1]
-    own = [rng.standard_normal((N_BACKGROUND, n)) / np.sqrt(N_BACKGROUND) for _ in gains]
-    # Of the parcels of no network every n share a background, as those of a network do.
-    own += [rng.standard_normal((N_BACKGROUND, min(n, n_other - start))) / np.sqrt(N_BACKGROUND)
-            for start in range(0, n_other, n)]  # fmt: skip
-    patterns = np.zeros((N_BACKGROUND * len(own), total))
-    place = 0
-    for number, block in enumerate(own):
-        rows = slice(N_BACKGROUND * number, N_BACKGROUND * (number + 1))
-        patterns[rows, place : place + block.shape[1]] = block
-        place += block.shape[1]
+    # Neighbours (of one network, or of as many parcels of none) load alike on the background.
+    group = np.arange(total) // n
+    common = rng.standard_normal((N_BACKGROUND, group[-1] + 1))[:, group]
+    patterns = np.sqrt(0.7) * common + np.sqrt(0.3) * rng.standard_normal((N_BACKGROUND, total))
+    patterns /= np.linalg.norm(patterns, axis=0)
     movement = rng.standard_normal((N_MOTION, total)) / np.sqrt(N_MOTION)
-    return BrainTruth(weights, delay * rng.standard_normal(total), patterns, movement)
+    delays = np.asarray(delay * rng.standard_normal(total))
+    return BrainTruth(weights, delays, np.asarray(patterns), np.asarray(movement))
 
 
 def _spread(n_latents: int, n: int, rng: np.random.Generator) -> Floats:
