@@ -240,7 +240,7 @@ def _spread(n_latents: int, n: int, rng: np.random.Generator) -> Floats:
     """Return unit columns, orthogonal in runs of as many as there are latents."""
     parts = [np.linalg.qr(rng.standard_normal((n_latents, n_latents)))[0]
              for _ in range(-(-n // n_latents))]  # fmt: skip
-    return np.concatenate(parts, 1)[:, :n]
+    return np.asarray(np.concatenate(parts, 1)[:, :n], np.float64)
 
 
 def grid_cells(n: int) -> NDArray[np.int64]:
@@ -314,8 +314,8 @@ def _plan(settings: dict[str, Any], rng: np.random.Generator) -> tuple[list[Show
 def _onsets(kind: str, n: int, rng: np.random.Generator) -> Floats:
     """Labelled events come every 10 s, on a volume; others whenever."""
     if kind == "unlabelled":
-        return np.arange(n) * FREE + rng.uniform(0, FREE, n)
-    return TRIAL * np.arange(n)
+        return np.asarray(FREE * (np.arange(n) + rng.random(n)), np.float64)
+    return TRIAL * np.arange(n, dtype=np.float64)
 
 
 def _measure(
@@ -357,7 +357,9 @@ def _response() -> tuple[Floats, Floats]:
 
     kernel = glover_hrf(FINE, oversampling=1, time_length=32.0)
     course = np.convolve(kernel, np.ones(round(EVENT / FINE)))
-    return np.arange(len(course)) * FINE, course / course.max()
+    return FINE * np.arange(len(course), dtype=np.float64), np.asarray(
+        course / course.max(), np.float64
+    )
 
 
 def _slow(n: int, count: int, rng: np.random.Generator) -> Floats:
