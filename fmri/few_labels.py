@@ -1,7 +1,7 @@
 """What pretraining is worth where few trials are labelled, as a run reports it.
 
-The same network learns the same few trials twice: from scratch and from weights that were pretrained
-without labels. Both have the parameters of one encoder, and the same items among the few trials
+The same network learns the same few trials twice: from scratch and from weights pretrained
+without labels. Both have the parameters of one encoder, and the same items of the few trials
 choose the epoch of both. Nothing of a test run enters either. Beside them stand linear models of
 the same few trials.
 """

@@ -385,8 +385,8 @@ def _series(
         **{axis: ("parcel", places[:, k].astype(np.float32)) for k, axis in enumerate("xyz")},
     }  # fmt: skip
     attrs = {
-        "kind": kind, "part": part, "units": "a.u.", "t_r": T_R, "subject": "01",
-        "run": f"{number + 1:02d}", "missing_parcels": [], "source": f"simulated run {number + 1}",
+        "kind": kind, "part": part, "units": "a.u.", "t_r": T_R, "subject": "sub-01",
+        "run": f"run-{number + 1:02d}", "missing_parcels": [], "source": f"simulated run {number + 1}",
     }  # fmt: skip
     return xr.Dataset({"signal": (("time", "parcel"), values)}, coords, attrs)
 

@@ -85,7 +85,7 @@ def _write(study: BrainStudy, run: Run, folder: Path) -> Path:
     import nibabel
 
     attrs = run.series.attrs
-    stem = f"sub-{attrs['subject']}_task-{attrs['kind']}_run-{attrs['run']}"
+    stem = f"{attrs['subject']}_task-{attrs['kind']}_{attrs['run']}"
     values, affine = _painted(study, BASE + run.series["signal"].values.T.astype(np.float32))
     image = nibabel.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm", "sec")
