@@ -386,7 +386,8 @@ def _series(
     }  # fmt: skip
     attrs = {
         "kind": kind, "part": part, "units": "a.u.", "t_r": T_R, "subject": "sub-01",
-        "run": f"run-{number + 1:02d}", "missing_parcels": [], "source": f"simulated run {number + 1}",
+        "run": f"run-{number + 1:02d}", "missing_parcels": [],
+        "source": f"simulated run {number + 1}",
     }  # fmt: skip
     return xr.Dataset({"signal": (("time", "parcel"), values)}, coords, attrs)
 
