@@ -30,7 +30,7 @@ RATES = Rates()
 
 # encoder, preset, parcels, volumes of a window, windows, batch, epochs
 CPU = [
-    ("causal", "small", 100, 40, 512, 64, 6),
+    ("causal", "small", 100, 40, 512, 64, 3),
     ("masked", "small", 100, 16, 128, 32, 2),
     ("causal", "paper", 1024, 40, 64, 16, 1),
 ]
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time", action="store_true", help="processor time: for a machine that is shared"
     )
+    parser.add_argument("--only", help="cases that begin so, as 'causal small'")
     args = parser.parse_args()
     if args.cpu_time:
         globals()["clock"] = time.process_time
@@ -145,7 +146,8 @@ def main() -> None:
     timed = "processor time" if args.cpu_time else "wall clock"
     print(f"{device}, {timed}, {args.threads} threads, median of {args.rounds} interleaved rounds")
     for case in GPU if device == "cuda" else CPU:
-        compare(case, args.rounds, device)
+        if not args.only or f"{case[0]} {case[1]}".startswith(args.only):
+            compare(case, args.rounds, device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.2f} GB")
 

@@ -171,6 +171,9 @@ class CausalSizes:
     dropout : float
     n_positions : int
         Longest sequence, CLS included.
+    pool : {"cls", "mean"}
+        The state at a CLS vector through a linear layer and tanh, as the paper; or (ours) the mean
+        of the states at the recorded volumes, which pretraining has trained already.
     """
 
     width: int = 768
@@ -178,6 +181,7 @@ class CausalSizes:
     n_heads: int = 12
     dropout: float = 0.1
     n_positions: int = 512
+    pool: str = "cls"
 
 
 class CausalEncoder(BrainEncoder):
@@ -207,18 +211,24 @@ class CausalEncoder(BrainEncoder):
         self.time = nn.Embedding(self.special + 1, own.width)  # the last is of learned vectors
         self.position = nn.Embedding(own.n_positions, own.width)
         self.mask_vector = nn.Parameter(torch.randn(n_parcels))
-        self.cls_vector = nn.Parameter(torch.randn(n_parcels))
         self.blocks = nn.ModuleList(
             Block(own.width, own.n_heads, own.dropout) for _ in range(own.depth)
         )
         self.norm = nn.LayerNorm(own.width)
-        self.pooler = nn.Linear(own.width, own.width)
+        if own.pool not in ("cls", "mean"):
+            raise InputError(f"pool is {own.pool!r}; expected cls or mean")
+        if own.pool == "cls":
+            self.cls_vector = nn.Parameter(torch.randn(n_parcels))
+            self.pooler = nn.Linear(own.width, own.width)
         self.unembed = nn.Linear(own.width, n_parcels)
         _start_as_gpt(self)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return ``tanh(W h + b)`` of the state at the CLS vector; see the class."""
+        """Return ``tanh(W h + b)`` of the state at the CLS vector, or the mean of the states."""
         x, times, length = self._packed(x, mask)
+        if self.sizes.pool == "mean":
+            recorded = torch.arange(x.shape[1], device=x.device) < length[:, None]
+            return mean_volume(self._states(x, times), recorded)
         at_end = torch.arange(x.shape[1] + 1, device=x.device) == length[:, None]
         x = torch.where(at_end[..., None], self.cls_vector, F.pad(x, (0, 0, 0, 1)))
         times = torch.where(at_end, self.special, F.pad(times, (0, 1)))

@@ -23,6 +23,7 @@ def cut_windows(
     exclude: Iterable[str] = (),
     short: str = "error",
     clean: bool = True,
+    confounds: Sequence[Any] | None = None,
     high_pass: float | None = None,
 ) -> xr.Dataset:
     """Cut runs into windows of equal length.
@@ -44,6 +45,9 @@ def cut_windows(
         ``attrs["short_runs"]``.
     clean : bool
         Detrend and z-score every parcel in the run, as `fmri.cut_blocks` does.
+    confounds : sequence, optional
+        Of each run, ``(time, confound)`` or None: taken out in the same step. Motion is slow and
+        in all parcels, so that a pretext task learns it before anything else.
     high_pass : float, optional
         Hz.
 
@@ -64,6 +68,9 @@ def cut_windows(
             f"window {window}, stride {stride}, short {short!r}: expected a window of at least 2 "
             "volumes, a stride of at least 1, and error or skip"
         )
+    if confounds is not None and len(confounds) != len(runs):
+        raise InputError(f"there are {len(confounds)} confounds for {len(runs)} runs")
+    noise = dict(zip(map(id, runs), confounds or [None] * len(runs), strict=True))
     kept = _without(runs, list(exclude))
     too_short = [run for run in kept if run.sizes["time"] < window]
     if too_short and short == "error":
@@ -80,7 +87,9 @@ def cut_windows(
     for run in kept:
         values, t_r = run["signal"].values, float(run.attrs["t_r"])
         if clean:
-            values = clean_signals(values, t_r=t_r, detrend=True, high_pass=high_pass)
+            values = clean_signals(
+                values, t_r=t_r, detrend=True, high_pass=high_pass, confounds=noise[id(run)]
+            )
         n, step = len(values), stride or window
         starts = np.unique([*range(0, n - window + 1, step), n - window])
         parts.append(np.stack([values[s : s + window].T for s in starts]).astype(np.float32))

@@ -16,6 +16,8 @@ public re-implementation restates. What deviates:
   here segments share the penalty above and are held apart by the four heads alone: the class from
   g_y, the domain from g_d, and through gradient reversal the domain from g_y, the class from g_d.
 - The default network is convolutional; the paper's is ``network="lstm"``.
+- ``standardise="domain"`` is ours: an offset or gain of a person's sensor goes before training, and
+  the crossed heads are left what a mean and a standard deviation can't take away.
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from neuro.data import Standardizer
 from neuro.errors import DataError, InputError
 from neuro.validation import is_missing
+from timeseries.domain_scaler import DomainScaler
 from timeseries.latent_model import Floats, LatentModel, Progress
 
 if TYPE_CHECKING:
@@ -57,6 +61,11 @@ class DTS(LatentModel):
         Of the heads, in nats per series, beside a reconstruction that is summed over a series.
     adversarial_start, adversarial_length : float
         Shares of training after which gradient reversal begins, and over which it rises.
+    standardise : {"all", "domain"}
+        Whether channels are standardised by all series, or by those of the same domain. In use,
+        series are standardised by their domain where it is known; see `DomainScaler`.
+    domain_name : str
+        Coordinate of `X` that tells the domain, where it is not passed.
     estimator : {"mss", "mws"}
         Of the aggregate posterior.
     sigma : float
@@ -97,6 +106,8 @@ class DTS(LatentModel):
         adversarial_weight: float = 20.0,
         adversarial_start: float = 0.1,
         adversarial_length: float = 0.4,
+        standardise: str = "all",
+        domain_name: str = "domain",
         estimator: str = "mss",
         sigma: float = 1.0,
         max_epochs: int = 60,
@@ -117,6 +128,8 @@ class DTS(LatentModel):
         self.adversarial_weight = adversarial_weight
         self.adversarial_start = adversarial_start
         self.adversarial_length = adversarial_length
+        self.standardise = standardise
+        self.domain_name = domain_name
         self.estimator = estimator
         self.sigma = sigma
         self.max_epochs = max_epochs
@@ -147,7 +160,7 @@ class DTS(LatentModel):
         y : array-like, shape (trial,), optional
             Classes; "", None or NaN is unlabelled. By default the coordinate ``label``.
         domain : array-like, shape (trial,), optional
-            By default the coordinate ``domain``.
+            By default the coordinate `domain_name`.
         mask : array-like of bool, shape (trial, time), optional
             True on real samples; by default the coordinate ``mask``, or all.
         subject : array-like, optional
@@ -169,7 +182,8 @@ class DTS(LatentModel):
         self._check_parameters()
         X = self.as_input(X)
         self.classes_, labels = _numbers(_given(X, y, "label"), len(X), "classes")
-        self.domains_, places = _numbers(_given(X, domain, "domain"), len(X), "domains")
+        where = _given(X, domain, self.domain_name)
+        self.domains_, places = _numbers(where, len(X), "domains")
         extra = {"y": labels, "domain": places}
         self._fit_series(X, mask, extra, subject, scratch, progress)
         return self
@@ -177,7 +191,10 @@ class DTS(LatentModel):
     def _check_parameters(self) -> None:
         from neuro.nn.sequences import KINDS
 
-        for name, known in {"network": KINDS, "estimator": ("mss", "mws")}.items():
+        choices = {
+            "network": KINDS, "estimator": ("mss", "mws"), "standardise": ("all", "domain"),
+        }  # fmt: skip
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise InputError(
                     f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}"
@@ -186,6 +203,22 @@ class DTS(LatentModel):
             n_label_latents=1, n_domain_latents=1, alpha=0, beta=0, label_weight=0,
             domain_weight=0, adversarial_weight=0, max_epochs=0, batch_size=2,
         )  # fmt: skip
+
+    def _fit_scaled(
+        self, values: Floats, real: NDArray[np.bool_] | None, extra: dict[str, NDArray[Any]]
+    ) -> Floats:
+        scaled = super()._fit_scaled(values, real, extra)
+        if self.standardise == "all":
+            return scaled
+        domain = np.where(extra["domain"] < 0, "", self.domains_[extra["domain"]])
+        self.scaler_ = DomainScaler.fit(values, domain, real)
+        return self.scaler_.transform(values, domain, real)
+
+    def _scaled(self, values: Floats, real: NDArray[np.bool_] | None, X: Any) -> Floats:
+        if self.standardise == "all":
+            return super()._scaled(values, real, X)
+        domain = X[self.domain_name].values if self.domain_name in X.coords else None
+        return self.scaler_.transform(values, domain, real)
 
     def _objective(self) -> DTSObjective:
         from neuro.nn.sequences import SequenceVAE
@@ -220,12 +253,36 @@ class DTS(LatentModel):
         names = [f"{s}{i}" for s, n in zip(SEGMENTS, sizes, strict=True) for i in range(n)]
         return np.array(names, dtype=object)
 
-    def transform(self, X: Any, mask: ArrayLike | None = None) -> Any:
-        """Return all latents, their posterior means: ``(trial, latent)``, g_y before g_d."""
-        codes = super().transform(X, mask)
+    def transform(
+        self, X: Any, mask: ArrayLike | None = None, domain: ArrayLike | None = None
+    ) -> Any:
+        """Return all latents, their posterior means.
+
+        Parameters
+        ----------
+        X : DataArray (trial, channel, time), ndarray or path
+        mask : array-like of bool, shape (trial, time), optional
+        domain : array-like, shape (trial,), optional
+            By default the coordinate `domain_name`, if there; only ``standardise="domain"`` asks.
+
+        Returns
+        -------
+        DataArray or ndarray, shape (trial, latent)
+            g_y before g_d.
+        """
+        codes = self.wrap(self.posterior(X, mask, domain)[0], X)
         if isinstance(codes, xr.DataArray):
             codes = codes.assign_coords(latent=self.get_feature_names_out().astype(str))
         return codes
+
+    def posterior(
+        self, X: Any, mask: ArrayLike | None = None, domain: ArrayLike | None = None
+    ) -> tuple[Floats, Floats]:
+        """Return means and variances of the posteriors, ``(trial, latent)`` each."""
+        if domain is not None:
+            X = self.align(X, drop_extra=False)
+            X = X.assign_coords({self.domain_name: ("trial", np.asarray(domain))})
+        return super().posterior(X, mask)
 
     def latents_of(self, segment: str) -> NDArray[np.intp]:
         """Return the positions of a segment's latents."""
@@ -234,18 +291,49 @@ class DTS(LatentModel):
         at = np.arange(self._n_features_out)
         return at[: self.n_label_latents] if segment == "g_y" else at[self.n_label_latents :]
 
-    def segment(self, X: Any, segment: str, mask: ArrayLike | None = None) -> Any:
+    def segment(
+        self,
+        X: Any,
+        segment: str,
+        mask: ArrayLike | None = None,
+        domain: ArrayLike | None = None,
+    ) -> Any:
         """Return the latents of one segment, ``"g_y"`` or ``"g_d"``: ``(trial, latent)``."""
-        return self.transform(X, mask)[:, self.latents_of(segment)]
+        return self.transform(X, mask, domain)[:, self.latents_of(segment)]
 
-    def predict_proba(self, X: Any, mask: ArrayLike | None = None) -> Floats:
+    def predict_proba(
+        self, X: Any, mask: ArrayLike | None = None, domain: ArrayLike | None = None
+    ) -> Floats:
         """Return the probabilities of the classes, from g_y: ``(trial, class)``."""
-        g_y = self.posterior(X, mask)[0][:, self.latents_of("g_y")]
+        g_y = self.posterior(X, mask, domain)[0][:, self.latents_of("g_y")]
         return self._batched(lambda z: self.objective_.label_head(z).softmax(1), g_y)
 
-    def predict(self, X: Any, mask: ArrayLike | None = None) -> NDArray[np.str_]:
-        """Return the class of each series, from g_y."""
-        return np.asarray(self.classes_[self.predict_proba(X, mask).argmax(1)])
+    def predict(
+        self, X: Any, mask: ArrayLike | None = None, domain: ArrayLike | None = None
+    ) -> NDArray[np.str_]:
+        """Return the class of each series, from g_y; parameters as of `transform`."""
+        return np.asarray(self.classes_[self.predict_proba(X, mask, domain).argmax(1)])
+
+    def inverse_transform(self, codes: Any, domain: ArrayLike | None = None) -> Floats:
+        """Return the series that codes stand for.
+
+        Parameters
+        ----------
+        codes : array-like, shape (trial, latent)
+        domain : array-like, shape (trial,), optional
+            With ``standardise="domain"``, whose units to return; those of all training series
+            where it is not known. By default the coordinate `domain_name` of `codes`, if there.
+
+        Returns
+        -------
+        ndarray of float32, shape (trial, channel, time)
+        """
+        signal = super().inverse_transform(codes)
+        if self.standardise == "all":
+            return signal
+        if domain is None and self.domain_name in getattr(codes, "coords", ()):
+            domain = codes[self.domain_name].values
+        return self.scaler_.inverse(self.standardizer_.transform(signal), domain)
 
     def traverse(
         self, X: Any, segment: str | int, values: ArrayLike = (-2.0, -1.0, 0.0, 1.0, 2.0)
@@ -282,11 +370,19 @@ class DTS(LatentModel):
         super()._restore(preprocessing)
         self.classes_ = np.array(preprocessing["classes"], str)
         self.domains_ = np.array(preprocessing["domains"], str)
+        if self.standardise == "domain":
+            pooled = Standardizer.from_dict(preprocessing["standardisation"])
+            self.scaler_ = DomainScaler.from_dict(pooled, preprocessing["domain_standardisation"])
 
     def contract(self) -> dict[str, Any]:
         """Return the JSON of ``preprocessing.json``."""
+        own = (
+            {"domain_standardisation": self.scaler_.to_dict()}
+            if self.standardise == "domain"
+            else {}
+        )
         return {
-            **super().contract(), "classes": self.classes_.tolist(),
+            **super().contract(), **own, "classes": self.classes_.tolist(),
             "domains": self.domains_.tolist(),
         }  # fmt: skip
 

@@ -79,12 +79,11 @@ class LatentModel(SeriesEncoder):
         values = self.start_fit(X, subject=subject)
         real = mask_of(X, mask)
         self.n_train_ = len(values)
-        self.standardizer_ = Standardizer.fit(values, real)
+        arrays = {"x": self._fit_scaled(values, real, extra), **extra}
         seed, device = self._seed(), device_of(self.device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             objective = self._objective()
-        arrays = {"x": standardised(values, real, self.standardizer_), **extra}
         if real is not None:
             arrays["mask"] = real
         few = min(self.batch_size, len(values))
@@ -96,6 +95,17 @@ class LatentModel(SeriesEncoder):
         self.objective_ = objective.float().cpu().eval()
         self.history_ = result.history[0]
         self._measure(arrays["x"], real)
+
+    def _fit_scaled(
+        self, values: Floats, real: NDArray[np.bool_] | None, extra: dict[str, NDArray[Any]]
+    ) -> Floats:
+        """Estimate the channels' statistics and standardise; `extra` holds labels, if any."""
+        self.standardizer_ = Standardizer.fit(values, real)
+        return standardised(values, real, self.standardizer_)
+
+    def _scaled(self, values: Floats, real: NDArray[np.bool_] | None, X: Any) -> Floats:
+        """Standardise the values of `X`; padding becomes zero."""
+        return standardised(values, real, self.standardizer_)
 
     def _measure(self, values: Floats, real: NDArray[np.bool_] | None) -> None:
         mean, variance = self._posterior(values, real)
@@ -136,7 +146,7 @@ class LatentModel(SeriesEncoder):
         X = self.align(X, drop_extra=False)
         values = np.ascontiguousarray(X.values, np.float32)
         real = mask_of(X, mask)
-        return self._posterior(standardised(values, real, self.standardizer_), real)
+        return self._posterior(self._scaled(values, real, X), real)
 
     def _posterior(self, values: Floats, real: NDArray[np.bool_] | None) -> tuple[Floats, Floats]:
         network = self.objective_.network

@@ -106,6 +106,20 @@ def test_masked_loss_is_of_recorded_volumes_of_hidden_patches_only(shape, blocks
     )
 
 
+def test_a_cls_vector_behind_the_last_volume_is_read(shape, blocks):
+    x, mask = blocks
+    encoder = made("causal", shape, pool="cls")
+    first = encoder(x, mask)
+    padded = encoder(F.pad(x, (0, 0, 0, 7), value=5.0), F.pad(mask, (0, 7)))
+    torch.testing.assert_close(padded, first, atol=1e-5, rtol=0)
+    # It stands behind volume 6 of the second block and sees volume 5, not the padding.
+    other = x.clone()
+    other[1, 5] += 3
+    moved = (encoder(other, mask) - first).abs().amax(1)
+    assert moved[1] > 1e-3
+    assert moved[[0, 2, 3]].max() == 0
+
+
 def test_every_parameter_learns(shape, blocks):
     x, mask = blocks
     for kind in ("causal", "masked"):
