@@ -24,7 +24,7 @@ NAMES = {
     "volumetric": "a convolutional network on volumes",
     "linear": "a linear map of the mean volume",
 }
-CITED = {"causal": ("thomas2022",), "masked": ("caro2024",)}
+CITED = {"causal": ("thomas2022",), "masked": ("ortegacaro2024",)}
 
 
 def record_pretraining(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from fmri.brain_series import blocks_in, windows_in
 from fmri.simulate_whole_brain import simulate_whole_brain
 from fmri.simulate_whole_brain_export import export_runs
 from neuro.errors import DataError, InputError
-from neuro.runner.context import RunContext
-from neuro.runner.progress import Reporter
 
 SMALL = {
     "n_other": 8, "n_trials": 12, "n_train_runs": 3, "n_test_runs": 1, "n_unlabelled_runs": 1,
@@ -24,19 +21,8 @@ SMALL = {
 }  # fmt: skip
 
 
-def call(folder: Path, function: Any, *data: Any, **params: Any) -> tuple[Any, dict[str, Any]]:
-    """Run a stage with a real context; return its result and its metrics."""
-    inputs = params.pop("inputs", {})
-    folder.mkdir(exist_ok=True)
-    context = RunContext("stage", "key", folder, folder / "scratch", 1, {}, Reporter(False))
-    model = function.stage.params(**params)
-    found = function(*data, **inputs, params=model, context=context)
-    context.finish()
-    return found, json.loads((folder / "metrics.json").read_text())
-
-
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
+def simulated(call, tmp_path_factory):
     return call(tmp_path_factory.mktemp("stage"), stages.series, simulate=SMALL)[0]
 
 
@@ -85,7 +71,7 @@ def files_of(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_files_give_what_the_simulation_gives(lab, simulated, tmp_path):
+def test_files_give_what_the_simulation_gives(call, lab, simulated, tmp_path):
     """The way through NIfTI, atlas, events and confounds ends at the same blocks."""
     found, _ = call(tmp_path, stages.series, **files_of(lab[0]))
     mine, other = blocks_in(found), blocks_in(simulated)
@@ -109,7 +95,7 @@ def test_events_beside_runs_are_found(lab, tmp_path):
         stages.series.stage.params(files=[tmp_path / "bold.nii.gz"]).events_files()
 
 
-def test_what_does_not_fit_is_said(lab, tmp_path):
+def test_what_does_not_fit_is_said(call, lab, tmp_path):
     folder, study = lab
     good = files_of(folder)
 
