@@ -18,6 +18,7 @@ from fmri.network_scores import (
     estimator_trainer,
     features,
     fitted_trainer,
+    naming_trainer,
     target_trainer,
 )
 from fmri.trial_columns import (
@@ -269,6 +270,8 @@ def _folds(data: xr.Dataset, units: NDArray[np.str_], encoder: Any) -> list[Fold
 
 
 def _trainer(data: xr.Dataset, settings: Mapping[str, Any], encoder: Any) -> Trainer:
+    from sklearn.base import clone
+
     if encoder is None and settings["score"] == "category":
         return category_trainer(
             column_of(data, "category"), time=settings["time"], C=settings["C"],
@@ -285,10 +288,12 @@ def _trainer(data: xr.Dataset, settings: Mapping[str, Any], encoder: Any) -> Tra
     def wrap(X: NDArray[np.float32], rows: NDArray[np.intp]) -> xr.DataArray:
         return signal.isel(trial=rows).copy(data=X)
 
-    if "part" in data.coords:
+    fitted = "part" in data.coords
+    if settings["score"] == "category":
+        make = (lambda X, y: encoder) if fitted else (lambda X, y: clone(encoder).fit(X, y))
+        return naming_trainer(make, column_of(data, "category"), target, wrap=wrap)
+    if fitted:
         return fitted_trainer(encoder, target, names, wrap=wrap)
-    from sklearn.base import clone
-
     return estimator_trainer(lambda: clone(encoder), target, names, wrap=wrap)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "fitted_trainer",
     "identified",
     "logistic",
+    "naming_trainer",
     "target_trainer",
 ]
 
@@ -269,6 +270,36 @@ def fitted_trainer(
         return _SCORES[score](found, wanted[test], names[test])
 
     return lambda X, rows: judge
+
+
+def naming_trainer(
+    make: Callable[[Any, Floats], Any],
+    category: ArrayLike,
+    target: ArrayLike,
+    *,
+    wrap: Callable[[Floats, Rows], Any],
+) -> Trainer:
+    """Score an encoder by the categories that it names (``predict_category``), 1 where right.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(X, y)`` gives a fitted encoder: one that is there already, or a new one.
+    category : array_like of str, shape (trial,)
+    target : array_like of shape (trial, feature)
+        What a new one is trained for.
+    wrap : callable
+        As for `estimator_trainer`.
+    """
+    names, wanted = np.asarray(category).astype(str), np.asarray(target, np.float32)
+
+    def train(X: Floats, rows: Rows) -> Scorer:
+        model = make(wrap(X, rows), wanted[rows])
+        return lambda new, test: (
+            np.asarray(model.predict_category(wrap(new, test))).astype(str) == names[test]
+        ).astype(float)
+
+    return train
 
 
 PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0)

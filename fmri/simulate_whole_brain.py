@@ -10,9 +10,9 @@ event (1 when seen, less when imagined), a delay ``d_p`` and Glover's response h
 gain ``g_k`` is what the network is given, ``information`` in the data and the truth of an ablation:
 0 in the null network. All networks have the same number of parcels.
 
-Most parcels belong to no network ("none") and say nothing, as subcortical grey and white matter in
-an atlas of the whole brain. In a brain in which nearly all parcels inform, random sets of parcels
-would cost more than a network that says nothing, and it would lie below their band.
+Most parcels belong to no network ("none") and say nothing, as much of subcortical grey and white
+matter in an atlas of the whole brain. Where nearly all parcels inform, random sets of parcels cost
+more than a network that says nothing, and that network lies below their band.
 
 The background is activity of a few sources that no stimulus drives, all over the brain and slow as
 the haemodynamic response.
@@ -116,8 +116,8 @@ def simulate_whole_brain(
     networks: Mapping[str, float] | None = None,
     *,
     n_parcels: int = 6,
-    n_other: int = 198,
-    n_latents: int = 12,
+    n_other: int = 118,
+    n_latents: int = 8,
     n_features: int = 32,
     n_words: int = 16,
     n_categories: int = 8,
@@ -131,7 +131,7 @@ def simulate_whole_brain(
     n_test_repeats: int = 2,
     strength: float = 3.0,
     imagery: float = 0.5,
-    background: float = 1.0,
+    background: float = 0.4,
     noise: float = 1.0,
     motion: float = 1.0,
     drift: float = 1.0,

@@ -25,8 +25,10 @@ class BrainSimulation(BaseModel):
     takes seven networks, from the visual one (1) to the somatomotor one (0)."""
     n_parcels: int = Field(6, ge=1)
     """Of every network."""
-    n_other: int = Field(198, ge=0)
+    n_other: int = Field(118, ge=0)
     """Parcels of no network, which say nothing."""
+    n_latents: int = Field(8, ge=2)
+    """Dimensions that parcels are driven by."""
     n_trials: int = Field(40, ge=2)
     """Of a run."""
     n_train_runs: int = Field(12, ge=1)
@@ -45,7 +47,7 @@ class BrainSimulation(BaseModel):
     """Of what is seen, in standard deviations of a parcel's noise, where the gain is 1."""
     imagery: float = Field(0.5, ge=0)
     """Strength of what is imagined, as a share of what is seen; 0 is a null."""
-    background: float = Field(1.0, ge=0)
+    background: float = Field(0.4, ge=0)
     """Standard deviation of activity that no stimulus drives."""
     noise: float = Field(1.0, gt=0)
     """Standard deviation of a parcel's own noise."""
