@@ -11,39 +11,6 @@ from neuro.stage import Context, Dataset, Encoder, Params, Table, stage
 Network = Literal["conv", "fcn", "tcn", "lstm", "gru", "mlp"]
 
 
-class SimulateParams(Params):
-    """Series whose factors are known; see `timeseries.simulate.SeriesStudy`."""
-
-    n_subjects: int = Field(6, ge=1)
-    """Domains."""
-    n_trials: int = Field(200, ge=4)
-    """Series of a subject."""
-    n_classes: int = Field(4, ge=2, le=6)
-    """Shapes of the wave."""
-    n_channels: int = Field(3, ge=1)
-    """Of a series."""
-    n_samples: int = Field(64, ge=16)
-    """Of a series."""
-    noise: float = Field(0.2, ge=0)
-    """Standard deviation of the noise; that of a wave is about 1."""
-    shift: float = Field(1.0, ge=0)
-    """How far subjects differ."""
-    shortest: float = Field(1.0, ge=0.25, le=1)
-    """Lengths are drawn from this share up to all of it."""
-    test_size: float = Field(0.5, gt=0, lt=1)
-    """Share of each subject's recordings that is held out."""
-    seed: int = 0
-    """Of the simulator and the split."""
-
-
-@stage("ts-simulate", version=1)
-def simulate(params: SimulateParams, context: Context) -> Dataset:
-    """Simulate series in domains, and hold out a share of each subject's recordings."""
-    from timeseries import dts_study
-
-    return dts_study.simulate(params.model_dump(), context)
-
-
 class _Training(Params):
     network: Network = "conv"
     """Of encoder and decoder."""
@@ -135,6 +102,8 @@ class CompareParams(Params):
     """Coordinates that hold known factors; those that are marked as such where empty."""
     n_most: int = Field(2000, ge=10)
     """Series scored."""
+    n_boot: int = Field(0, ge=0)
+    """Half-samples behind intervals of the scores, two at least; 0 leaves intervals out."""
     seed: int = 0
     """Of the scores."""
 

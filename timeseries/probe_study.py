@@ -55,7 +55,7 @@ def downstream(
     if settings["group"] not in data.coords:
         raise InputError(f"there is no coordinate '{settings['group']}'")
     units = data[settings["group"]].values[test]
-    names = names_of(models, context.members.get("models"))
+    names = names_of(models)
     pca = SeriesPCA(settings["n_components"], settings["seed"])
     pca.fit(as_signal(data.isel(trial=train)))
     every = _codes(data, {**dict(zip(names, models, strict=True)), "pca": pca}, train, settings)

@@ -31,12 +31,22 @@ class Simulation(_Part):
     """Hz."""
     frequency: tuple[float, float] = (1.5, 4.0)
     """Range of the wave's frequency, Hz."""
+    phase: float = Field(1.0, ge=0)
+    """Waves begin anywhere within so many cycles; 0 leaves no factor of the wave unnamed."""
     noise: float = Field(0.2, ge=0)
     """Standard deviation; that of a wave is about 1."""
     shift: float = Field(1.0, ge=0)
     """How far subjects differ."""
     shortest: float = Field(1.0, ge=0.25, le=1)
     """Lengths are drawn from this share of n_samples up to all of it."""
+    missing: float = Field(0.0, ge=0, le=0.5)
+    """Share of the samples that is missing, in gaps; filled as `windows.missing` says."""
+    levels: int = Field(0, ge=0)
+    """Continuous factors take so many evenly spaced values, and are discrete; 0: any."""
+    burst_width: float = Field(0.05, gt=0, le=0.5)
+    """Of the burst's bell, as a share of the series."""
+    burst_carrier: float = Field(0.2, ge=0, le=0.5)
+    """Of the wave under that bell, as a share of sfreq; 0 leaves the bell alone."""
 
 
 class ColumnNames(_Part):

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from neuro.stage import Context
 
 
+MOST_NAMED = 30  # groups, in a sentence
+
+
 def read(settings: dict[str, Any], context: Context) -> xr.Dataset:
     """Read and cut series, or simulate them."""
     if settings["files"] is None:
@@ -38,7 +41,8 @@ def split(series: xr.Dataset, settings: dict[str, Any], context: Context) -> xr.
     part[test] = "test"
     _warn_absent(series["class"].values, part, context)
     held = sorted(set(map(str, series[group].values[test])))
-    context.method(f"Trials were split by {group}: {', '.join(held)} are the test part.")
+    named = ", ".join(held) if len(held) <= MOST_NAMED else f"{len(held)} of them"
+    context.method(f"Trials were split by {group}: {named} are the test part.")
     done = series.assign_coords(part=("trial", part))
     context.section("Split", counts(done, "part", "Trials by class and part."))
     return done
@@ -103,11 +107,27 @@ def _simulated(settings: dict[str, Any], context: Context) -> xr.Dataset:
     from timeseries.simulate import SeriesStudy, simulate_series
 
     data = simulate_series(SeriesStudy(**settings["simulate"]), settings["seed"])
+    if settings["simulate"]["missing"]:
+        data = _filled(data, settings["windows"]["missing"])
     context.method(
         f"{data.sizes['trial']} series of {len(np.unique(data['subject'].values))} simulated "
         "subjects have known, independent factors."
     )
     return data
+
+
+def _filled(data: xr.Dataset, missing: str) -> xr.Dataset:
+    from timeseries.recording import fill_missing
+
+    signal = data["signal"].values.copy()
+    rows = np.flatnonzero(np.isnan(signal).any((1, 2)))
+    if len(rows) and missing == "refuse":
+        raise DataError(
+            f"{len(rows)} simulated series miss samples; set windows.missing: interpolate"
+        )
+    for row in rows:
+        signal[row] = fill_missing(signal[row])
+    return data.assign(signal=data["signal"].copy(data=signal))
 
 
 def _from_files(settings: dict[str, Any], context: Context) -> xr.Dataset:

@@ -44,10 +44,10 @@ def test_dts(tmp_path, monkeypatch):
             assert f"segment.{segment}.{what}.accuracy" in text
     for model in MODELS:
         assert f"adapt.mean.{model}.accuracy" in text
-    for model in ("vae", "beta-tcvae", "dts-conv", "dts-lstm", "pca", "raw", "supervised"):
+    for model in ("vae", "beta_tcvae", "dts_conv", "dts_lstm", "pca", "raw", "supervised"):
         for task in ("linear", "knn"):
             assert f"probe.{model}.{task}.accuracy" in text
-    assert "disentangle.dts-conv.infom" in text
+    assert "disentangle.dts_conv.infom" in text
     report = (tmp_path / "runs" / "dts" / "report.html").read_text()
     assert "KL vanishing" in report
     assert "Acc/D-S" in report
@@ -85,11 +85,12 @@ def test_dts_from_a_folder_of_files_to_the_codes_of_new_ones(tmp_path, monkeypat
 
 def test_vae_zoo(tmp_path, monkeypatch):
     metrics = run(
-        "vae-zoo", tmp_path, monkeypatch, "series.n_trials=60", "series.n_samples=32",
-        "models.max_epochs=1", "models.n_latents=4", "table.n_most=30",
+        "vae-zoo", tmp_path, monkeypatch, "series.simulate.n_trials=120",
+        "series.simulate.n_samples=32", "models.max_epochs=1", "models.n_latents=4",
+        "table.n_most=30",
     )  # fmt: skip
     text = json.dumps(metrics)
-    for model in ("ae", "vae", "beta-vae", "beta-tcvae", "factor-vae", "info-vae", "dts"):
+    for model in ("ae", "vae", "beta_vae", "beta_tcvae", "factor_vae", "info_vae", "dts"):
         for score in SCORES:
             assert f"disentangle.{model}.{score}" in text
 

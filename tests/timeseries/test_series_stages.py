@@ -84,3 +84,21 @@ def test_spectra_are_a_stage_and_draw_an_example_of_each_class(tmp_path):
         assert ("mask" in data.coords) == masked
         assert data["class"].values.tolist() == ["3", "7", "3"]
     assert context.titles == ["Series", "Spectra", "Spectra"]
+
+
+def test_simulated_gaps_are_filled_or_refused():
+    simulate = {"n_subjects": 1, "n_trials": 20, "missing": 0.1}
+    data = series_study.read(SeriesParams(simulate=simulate).model_dump(), Quiet())
+    assert np.isfinite(data["signal"].values).all()
+    refused = SeriesParams(simulate=simulate, windows={"missing": "refuse"})
+    with pytest.raises(DataError, match="simulated series miss samples"):
+        series_study.read(refused.model_dump(), Quiet())
+
+
+def test_a_stage_simulates_all_that_the_simulator_can():
+    from dataclasses import fields
+
+    from timeseries.series_stages import Simulation
+    from timeseries.simulate import SeriesStudy
+
+    assert set(Simulation.model_fields) == {field.name for field in fields(SeriesStudy)}
