@@ -8,7 +8,7 @@ from pydantic import Field
 
 from neuro.stage import Context, Dataset, Encoder, Params, Table, stage
 
-Network = Literal["conv", "tcn", "lstm", "gru", "mlp"]
+Network = Literal["conv", "fcn", "tcn", "lstm", "gru", "mlp"]
 
 
 class SimulateParams(Params):

@@ -159,7 +159,7 @@ def split(series: Dataset, params: SplitParams, context: Context) -> Dataset:
 class Network(_Part):
     """Networks and training that all models of a comparison share; see `timeseries.dts.DTS`."""
 
-    network: Literal["conv", "tcn", "lstm", "gru", "mlp"] = "conv"
+    network: Literal["conv", "fcn", "tcn", "lstm", "gru", "mlp"] = "conv"
     """Of encoder and decoder."""
     n_hidden: int = Field(64, ge=1)
     """Width."""
