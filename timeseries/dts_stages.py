@@ -76,6 +76,10 @@ class DTSParams(_Training):
     """Of the domain from g_d, in nats per series."""
     adversarial_weight: float = Field(20.0, ge=0)
     """Of the crossed heads behind gradient reversal, in nats per series."""
+    encoders: Literal["separate", "shared"] = "separate"
+    """Whether each segment has an encoder of its own."""
+    standardise: Literal["all", "domain"] = "all"
+    """Whether channels are standardised by all series, or by those of the same domain."""
     label: str = "class"
     """Coordinate that holds the class; empty where unknown."""
     domain: str = "subject"
@@ -84,7 +88,7 @@ class DTSParams(_Training):
     """Domain whose classes are hidden from training; null hides none."""
 
 
-@stage("ts-dts", version=1)
+@stage("ts-dts", version=2)
 def dts(series: Dataset, params: DTSParams, context: Context) -> Encoder:
     """Train DTS: codes in a segment for the class and one for the domain.
 

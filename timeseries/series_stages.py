@@ -37,6 +37,8 @@ class Simulation(_Part):
     """Standard deviation; that of a wave is about 1."""
     shift: float = Field(1.0, ge=0)
     """How far subjects differ."""
+    mixing: float = Field(1.0, ge=0)
+    """How much of that their mixing of the components into channels differs."""
     shortest: float = Field(1.0, ge=0.25, le=1)
     """Lengths are drawn from this share of n_samples up to all of it."""
     missing: float = Field(0.0, ge=0, le=0.5)
@@ -173,6 +175,12 @@ class Network(_Part):
     """Of encoder and decoder."""
     n_hidden: int = Field(64, ge=1)
     """Width."""
+    encoders: Literal["separate", "shared"] = "separate"
+    """Whether each segment has an encoder of its own."""
+    standardise: Literal["all", "domain"] = "domain"
+    """Whether DTS standardises by source and target together, or each by itself."""
+    sigma: float = Field(1.0, gt=0)
+    """Width of the Gaussian likelihood, in standard deviations of the series."""
     n_label_latents: int = Field(12, ge=1)
     """Of the segment for the class."""
     n_domain_latents: int = Field(4, ge=1)
@@ -210,7 +218,7 @@ class AdaptParams(Params):
     """Of pairs, parts and networks."""
 
 
-@stage("ts-adapt", version=4)
+@stage("ts-adapt", version=5)
 def adapt(series: Dataset, params: AdaptParams, context: Context) -> Table:
     """Adapt from labelled to unlabelled persons: DTS beside networks and linear models."""
     from timeseries import adapt_study
