@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 SETTINGS: dict[str, Any] = {
-    "network": "fcn", "n_hidden": 64, "standardise": "domain", "sigma": 3.0, "alpha": 0.5,
-    "beta": 1.0, "label_weight": 100.0, "domain_weight": 50.0, "adversarial_weight": 20.0,
+    "network": "fcn", "n_hidden": 64, "standardise": "domain", "sigma": 1.0, "alpha": 1.5,
+    "beta": 2.0, "label_weight": 100.0, "domain_weight": 50.0, "adversarial_weight": 20.0,
     "max_epochs": 40, "batch_size": 100, "learning_rate": 2e-3,
 }  # fmt: skip
 """Of DTS; ``--set`` changes them."""
