@@ -2,7 +2,7 @@
 
     python benchmarks/qlae.py [--folder runs/qlae-study] [--seeds 10 11 12 13 14]
 
-Every model gets six settings on two development seeds (20, 21); the one with the largest mean
+Every model gets four settings on two development seeds (20, 21); the one with the largest mean
 InfoM + InfoE as published is then trained once on every seed reported (``--seeds`` without a number
 stops before that). No code has more than 14 latents, twice the factors. QLAE without weight decay,
 and with one codebook for all latents, take QLAE's setting. Each training leaves a file in the
@@ -41,18 +41,18 @@ NETWORK: dict[str, Any] = {
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "qlae": [
         {"n_latents": 14, "quantisation": 0.1, "commitment": 0.1, "weight_decay": w}
-        for w in (0.01, 0.1, 1.0, 2.0, 4.0, 10.0)
+        for w in (0.1, 1.0, 2.0, 4.0)
     ],
     "ae": [
-        {"n_latents": n, "learning_rate": r} for n, r in product((7, 10, 14), (1e-3, 3e-3))
+        {"n_latents": n, "learning_rate": r} for n, r in product((10, 14), (1e-3, 3e-3))
     ],
-    "beta_vae": [{"n_latents": 14, "beta": b} for b in (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)],
+    "beta_vae": [{"n_latents": 14, "beta": b} for b in (0.03, 0.3, 1.0, 3.0)],
     "beta_tcvae": [
-        {"n_latents": 14, "beta": b, "sigma": s} for b, s in product((1.0, 4.0, 16.0), (0.3, 1.0))
+        {"n_latents": 14, "beta": b, "sigma": s} for b, s in product((4.0, 16.0), (0.3, 1.0))
     ],
-    "ica": [{"n_latents": n, "fun": f} for n, f in product((7, 10, 14), ("logcosh", "cube"))],
-    "pca": [{"n_latents": n} for n in (5, 7, 8, 10, 12, 14)],
-    "random": [{"n_latents": n, "network": k} for n, k in product((7, 14), ("mlp", "conv", "gru"))],
+    "ica": [{"n_latents": n, "fun": f} for n, f in product((7, 14), ("logcosh", "exp"))],
+    "pca": [{"n_latents": n} for n in (7, 10, 12, 14)],
+    "random": [{"n_latents": n, "network": k} for n, k in product((7, 14), ("mlp", "conv"))],
 }  # fmt: skip
 ABLATIONS: dict[str, dict[str, Any]] = {
     "qlae_no_decay": {"weight_decay": 0.0}, "qlae_shared": {"shared_codebook": True},

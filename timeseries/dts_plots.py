@@ -62,18 +62,18 @@ def traversal_figure(model: LatentModel, data: xr.DataArray) -> Figure:
     figure = new_figure(10, 1.7 * n_rows)
     all_axes = figure.subplots(n_rows, 4, sharex=True, sharey=True, squeeze=False).ravel()
     some = data[: min(len(data), 500)]
-    time = data["time"].values if "time" in data.coords else np.arange(data.shape[-1])
     moved = [model.traverse(some, which, _points(model, which)) for _, which in panels]
-    most = int(np.argmax(np.sum([waves.var(0).sum(-1) for waves in moved], axis=0)))
+    channel = int(np.argmax(np.sum([waves.var(0).sum(-1) for waves in moved], axis=0)))
+    time = data["time"].values if "time" in data.coords else np.arange(data.shape[-1])
     for axes, (name, _), waves in zip(all_axes, panels, moved, strict=False):
         for step, wave in enumerate(waves):
-            axes.plot(time, wave[most], lw=1, color=_shade(step / (len(waves) - 1)))
+            axes.plot(time, wave[channel], lw=1, color=_shade(step / (len(waves) - 1)))
         tidy(axes, title=name)
     for axes in all_axes[len(panels) :]:
         axes.axis("off")
-    channel = str(data["channel"].values[most]) if "channel" in data.coords else f"channel {most}"
+    named = str(data["channel"].values[channel]) if "channel" in data.coords else str(channel)
     figure.supxlabel("time (s)" if "time" in data.coords else "sample", fontsize=9)
-    figure.supylabel(channel, fontsize=9)
+    figure.supylabel(f"channel {named}", fontsize=9)
     return figure
 
 
