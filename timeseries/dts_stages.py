@@ -62,6 +62,8 @@ def vae(series: Dataset, params: VAEParams, context: Context) -> Encoder:
 class DTSParams(_Training):
     """DTS and its training."""
 
+    network: Network = "fcn"
+    """Of encoder and decoder."""
     n_label_latents: int = Field(12, ge=1)
     """Size of g_y, the segment of the class."""
     n_domain_latents: int = Field(4, ge=1)
@@ -70,9 +72,9 @@ class DTSParams(_Training):
     """Reward of mutual information."""
     beta: float = Field(2.0, ge=0)
     """Weight of total correlation and dimension-wise KL."""
-    label_weight: float = Field(20.0, ge=0)
+    label_weight: float = Field(100.0, ge=0)
     """Of the class from g_y, in nats per series."""
-    domain_weight: float = Field(20.0, ge=0)
+    domain_weight: float = Field(50.0, ge=0)
     """Of the domain from g_d, in nats per series."""
     adversarial_weight: float = Field(20.0, ge=0)
     """Of the crossed heads behind gradient reversal, in nats per series."""

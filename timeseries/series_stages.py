@@ -171,7 +171,7 @@ def split(series: Dataset, params: SplitParams, context: Context) -> Dataset:
 class Network(_Part):
     """Networks and training that all models of a comparison share; see `timeseries.dts.DTS`."""
 
-    network: Literal["conv", "fcn", "tcn", "lstm", "gru", "mlp"] = "conv"
+    network: Literal["conv", "fcn", "tcn", "lstm", "gru", "mlp"] = "fcn"
     """Of encoder and decoder."""
     n_hidden: int = Field(64, ge=1)
     """Width."""
@@ -189,16 +189,18 @@ class Network(_Part):
     """Reward of mutual information."""
     beta: float = Field(2.0, ge=0)
     """Weight of total correlation and dimension-wise KL."""
-    label_weight: float = Field(20.0, ge=0)
+    label_weight: float = Field(100.0, ge=0)
     """Of the class, nats per series."""
-    domain_weight: float = Field(20.0, ge=0)
+    domain_weight: float = Field(50.0, ge=0)
     """Of the domain, nats per series."""
     adversarial_weight: float = Field(20.0, ge=0)
     """Of both crossed heads."""
     max_epochs: int = Field(40, ge=0)
     """Of training."""
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(100, ge=2)
     """Series in a batch."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """Of Adam."""
 
 
 class AdaptParams(Params):
