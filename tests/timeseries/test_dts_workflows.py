@@ -87,7 +87,7 @@ def test_vae_zoo(tmp_path, monkeypatch):
     metrics = run(
         "vae-zoo", tmp_path, monkeypatch, "series.simulate.n_trials=120",
         "series.simulate.n_samples=32", "models.max_epochs=1", "models.n_latents=4",
-        "table.n_most=30",
+        "table.n_most=30", "table.n_boot=2",
     )  # fmt: skip
     text = json.dumps(metrics)
     for model in ("ae", "vae", "beta_vae", "beta_tcvae", "factor_vae", "info_vae", "dts"):
