@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from timeseries.downstream import cepstra, grouped_accuracy, summary_features
+from timeseries.downstream import grouped_accuracy, summary_features
 from timeseries.read_series import read_series
+from timeseries.spectra import Spectra, spectral_frames
 from timeseries.windows import Windows, cut_windows
 
 ACTIVITIES = (
@@ -36,8 +37,11 @@ def fsdd(folder: Path) -> None:
     paths = sorted(folder.glob("*.npz"))
     data = cut_windows([r for p in paths for r in read_series(p, label="digit")], Windows())
     X, y, speaker = data["signal"].values, data["class"].values, data["subject"].values
-    features = cepstra(X, data.attrs["sfreq"], data["length"].values)
-    show("ts-fsdd, cepstra", grouped_accuracy(features, y, speaker))
+    for centre in (False, True):
+        how = Spectra(n_frames=20, centre=centre)
+        frames, _ = spectral_frames(X, data.attrs["sfreq"], how, data["length"].values)
+        title = f"ts-fsdd, cepstra{', centred' if centre else ''}"
+        show(title, grouped_accuracy(frames.reshape(len(X), -1), y, speaker))
     plain = summary_features(X, data["mask"].values)
     show("ts-fsdd, summary features", grouped_accuracy(plain, y, speaker))
 

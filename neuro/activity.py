@@ -89,7 +89,7 @@ def activity_figure(found: Sequence[Representation]) -> MatplotlibFigure:
             axes.bar(places, heights, 0.36, color=colour, label=name)
             axes.set_xticks(range(len(own)), [f.latents for f in own])
         tidy(axes, ylabel=label)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

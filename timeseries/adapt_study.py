@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +12,21 @@ from numpy.typing import NDArray
 
 from neuro.data import as_signal, split_groups
 from neuro.errors import DataError
-from neuro.validation import paired_difference, summarise
-from timeseries.adapt import Pair, draw_pairs, pair_trials, segment_table
+from timeseries.adapt import (
+    Pair,
+    clustered_accuracy,
+    draw_pairs,
+    pair_order,
+    pair_trials,
+    segment_table,
+)
+from timeseries.adapt_report import Study, tell
+from timeseries.series_study import identity
 
 if TYPE_CHECKING:
     from neuro.stage import Context
 
-__all__ = ["MODELS", "adapt", "score_pair", "stretches"]
-
-MODELS = ("dts", "unaligned", "source_only", "supervised", "vae", "pca", "raw")
-_SEGMENTS = {"class": "C", "domain": "D"}
+__all__ = ["adapt", "score_pair", "stretches", "supervised"]
 
 
 def adapt(data: xr.Dataset, settings: dict[str, Any], context: Context) -> pd.DataFrame:
@@ -32,7 +37,8 @@ def adapt(data: xr.Dataset, settings: dict[str, Any], context: Context) -> pd.Da
     data : Dataset
         With ``subject``, ``recording`` and ``class`` on ``trial``.
     settings : dict
-        ``n_pairs``, ``score_size``, ``seed``, and under ``network`` parameters of DTS.
+        ``n_pairs``, ``score_size``, ``raw``, ``note``, ``seed``, and under ``network`` parameters
+        of DTS.
     context : Context
 
     Returns
@@ -46,28 +52,39 @@ def adapt(data: xr.Dataset, settings: dict[str, Any], context: Context) -> pd.Da
         Where no pair can be scored.
     """
     seed = settings["seed"]
-    pairs = draw_pairs(data["subject"].values, settings["n_pairs"], seed)
-    found: list[dict[str, Any]] = []
-    tables: list[dict[str, dict[str, float]]] = []
-    for pair in context.progress(pairs, "pairs"):
-        try:
-            parts = _parts(data, pair, settings, context)
-        except DataError as error:
-            context.warn(f"left out: {error}")
-            continue
-        right, table = score_pair(data, parts, settings["network"], seed, context)
-        tables.append(table)
-        _tell_pair(pair, right, data, parts, context)
-        found += [
-            {"source": pair.source, "target": pair.target, "model": model, "n": len(hits),
-             "accuracy": float(hits.mean()), "chance": _commonest(data, parts)}
+    asked = len(draw_pairs(data["subject"].values, settings["n_pairs"], seed))
+    order = pair_order(data["subject"].values, seed)
+    study = Study([], [], [], asked)
+    for _ in context.progress(range(asked), "pairs"):
+        pair, parts = _next(data, order, settings, context)
+        if pair is None:
+            context.warn(f"{len(study.pairs)} of {asked} pairs could be scored, no more are left")
+            break
+        right, table = score_pair(data, parts, settings, context)
+        units, chance = stretches(data)[parts["score"]], _commonest(data, parts)
+        context.scored(identity(data, parts["score"]))
+        study.pairs.append(pair)
+        study.tables.append(table)
+        study.scores.append({
+            model: clustered_accuracy(hits, units, n_unit="span", chance=chance)
             for model, hits in right.items()
-        ]  # fmt: skip
-    if not found:
+        })  # fmt: skip
+    if not study.pairs:
         raise DataError("no pair of persons could be scored; see the warnings")
-    scores = pd.DataFrame(found)
-    _tell(scores, tables, len(pairs), context)
-    return scores
+    tell(study, settings, context)
+    return study.table()
+
+
+def _next(
+    data: xr.Dataset, order: Iterator[Pair], settings: dict[str, Any], context: Context
+) -> tuple[Pair | None, dict[str, NDArray[np.intp]]]:
+    """Return the next pair of the seed's order that can be scored."""
+    for pair in order:
+        try:
+            return pair, _parts(data, pair, settings, context)
+        except DataError as error:
+            context.warn(f"left out, the next pair of the seed's order in its place: {error}")
+    return None, {}
 
 
 def _parts(
@@ -80,6 +97,7 @@ def _parts(
     size, seed = settings["score_size"], settings["seed"]
     who, label = data["subject"].values.astype(str), data["class"].values.astype(str)
     both = set(label[who == pair.source]) & set(label[who == pair.target]) - {""}
+    _refuse_few(pair, both)
     rows = np.flatnonzero(np.isin(who, [pair.source, pair.target]) & np.isin(label, list(both)))
     found = pair_trials(data.isel(trial=rows), pair, score_size=size, random_state=seed)
     parts = {name: rows[own] for name, own in found.items()}
@@ -95,14 +113,22 @@ def _parts(
             f"{pair.source} to {pair.target}: left out, since the training recordings of "
             f"{pair.source} or those of {pair.target} lack them: {', '.join(sorted(absent))}"
         )
+    _refuse_few(pair, known)
     return {name: own[np.isin(label[own], list(known))] for name, own in parts.items()}
+
+
+def _refuse_few(pair: Pair, classes: set[str]) -> None:
+    if len(classes) < 2:
+        raise DataError(
+            f"{pair.source} to {pair.target}: both have the classes {sorted(classes)}, expected "
+            "two or more"
+        )
 
 
 def score_pair(
     data: xr.Dataset,
     parts: dict[str, NDArray[np.intp]],
-    network: dict[str, Any],
-    seed: int,
+    settings: dict[str, Any],
     context: Context | None = None,
 ) -> tuple[dict[str, NDArray[np.bool_]], dict[str, dict[str, float]]]:
     """Train every model on one pair.
@@ -113,9 +139,9 @@ def score_pair(
     parts : dict of ndarray
         Trials: ``source`` (labelled), ``held`` (of the source, for probes), ``adapt`` (target,
         labels hidden) and ``score``.
-    network : dict
-        Parameters of `timeseries.dts.DTS`.
-    seed : int
+    settings : dict
+        ``network``: parameters of `timeseries.dts.DTS`; ``raw`` ("statistics" or "samples") and
+        ``seed``.
     context : Context, optional
 
     Returns
@@ -128,27 +154,33 @@ def score_pair(
     signal, label = as_signal(data), data["class"].values.astype(str)
     source, target, score = (parts[name] for name in ("source", "adapt", "score"))
     truth = label[score]
+    network, seed = settings["network"], settings["seed"]
 
     def right(model: Any) -> NDArray[np.bool_]:
-        return np.asarray(model.predict(signal.isel(trial=score))) == truth
+        where = ["target"] * len(score)
+        return np.asarray(model.predict(signal.isel(trial=score), domain=where)) == truth
 
     dts = _dts(network, seed, signal, source, label[source], target)
     plain = {**network, "domain_weight": 0.0, "adversarial_weight": 0.0}
     unaligned = _dts(plain, seed, signal, source, label[source], target)
-    alone = _alone(network, seed, signal, source, label[source])
-    upper = _alone(network, seed, signal, target, label[target])
+    alone = supervised(network, seed, signal, source, label[source])
+    upper = supervised(network, seed, signal, target, label[target])
     found = {
         "dts": right(dts),
         "unaligned": right(unaligned),
         "source_only": right(alone),
         "supervised": right(upper),
     }
-    for name, features in _features(signal, source, target, network, seed).items():
-        model = _linear().fit(features(source), label[source])
-        found[name] = model.predict(features(score)) == truth
+    features = _features(signal, source, target, settings)
+    for name in ("vae", "pca", "raw"):
+        model = _linear().fit(features[name](source), label[source])
+        found[name] = model.predict(features[name](score)) == truth
+    others = _others(data, source, target, label)
+    model = _linear().fit(features["raw"](others), label[others])
+    found["raw_everyone"] = model.predict(features["raw"](score)) == truth
     probed = np.concatenate([parts["held"], score])
     where = np.repeat(["source", "target"], [len(parts["held"]), len(score)])
-    codes = {name: np.asarray(dts.segment(signal.isel(trial=probed), name))
+    codes = {name: np.asarray(dts.segment(signal.isel(trial=probed), name, domain=where))
              for name in ("g_y", "g_d")}  # fmt: skip
     groups = stretches(data)[probed]
     return found, segment_table(codes, label[probed], where, groups, "target")
@@ -179,46 +211,71 @@ def _dts(
     return DTS(random_state=seed, **network).fit(signal.isel(trial=rows), known, domain=domain)
 
 
-def _alone(network: dict[str, Any], seed: int, signal: xr.DataArray, rows: Any, label: Any) -> Any:
-    """Train the same network on one labelled person; two domains are named, and weigh nothing."""
+def supervised(
+    network: dict[str, Any], seed: int, signal: xr.DataArray, rows: Any, label: Any
+) -> Any:
+    """Train the network of DTS on labelled trials alone; two domains are named, and weigh nothing.
+
+    Parameters
+    ----------
+    network : dict
+        Parameters of `timeseries.dts.DTS`; the weights of domain and crossed heads become 0, and
+        channels are standardised by all training trials.
+    seed : int
+    signal : DataArray (trial, channel, time)
+    rows : ndarray of int
+        Its training trials.
+    label : ndarray of str, shape (row,)
+
+    Returns
+    -------
+    DTS
+    """
     from timeseries.dts import DTS
 
-    settings = {**network, "domain_weight": 0.0, "adversarial_weight": 0.0}
+    settings = {
+        **network, "domain_weight": 0.0, "adversarial_weight": 0.0, "standardise": "all",
+    }  # fmt: skip
     halves = np.where(np.arange(len(rows)) % 2, "a", "b")
     return DTS(random_state=seed, **settings).fit(signal.isel(trial=rows), label, domain=halves)
 
 
+def _others(data: xr.Dataset, source: Any, target: Any, label: Any) -> NDArray[np.intp]:
+    """Return the labelled trials of everyone but the target, of the classes of the source."""
+    who = data["subject"].values
+    known = np.isin(label, np.unique(label[source]))
+    return np.flatnonzero((who != who[target[0]]) & known)
+
+
 def _features(
-    signal: xr.DataArray, source: Any, target: Any, network: dict[str, Any], seed: int
+    signal: xr.DataArray, source: Any, target: Any, settings: dict[str, Any]
 ) -> dict[str, Callable[[Any], NDArray[Any]]]:
     """Return what a linear classifier sees, by model."""
-    from sklearn.decomposition import PCA
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    from timeseries.downstream import summary_features
+    from timeseries.downstream import SeriesPCA, summary_features
     from timeseries.vae import SeriesVAE
 
-    values = signal.values
-    mask = signal["mask"].values if "mask" in signal.coords else None
+    network, seed = settings["network"], settings["seed"]
+    X, mask = signal.values, signal["mask"].values if "mask" in signal.coords else None
     n_latents = network.get("n_label_latents", 12) + network.get("n_domain_latents", 4)
     kept = {k: v for k, v in network.items() if k in _SHARED}
     vae = SeriesVAE(preset="vae", n_latents=n_latents, random_state=seed, **kept)
     vae.fit(signal.isel(trial=np.concatenate([source, target])))
-    flat = values.reshape(len(values), -1)
-    pca = make_pipeline(
-        StandardScaler(), PCA(min(n_latents, len(source), flat.shape[1]), random_state=seed)
-    )
-    pca.fit(flat[source])
-    plain = summary_features(values, mask)
+
+    def at(rows: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        return X[rows], None if mask is None else mask[rows]
+
+    pca, flat = (SeriesPCA(n, seed).fit(*at(source)) for n in (n_latents, None))
+    samples = settings.get("raw", "statistics") == "samples"
     return {
         "vae": lambda rows: np.asarray(vae.transform(signal.isel(trial=rows))),
-        "pca": lambda rows: np.asarray(pca.transform(flat[rows])),
-        "raw": lambda rows: plain[rows],
+        "pca": lambda rows: pca.transform(*at(rows)),
+        "raw": lambda rows: flat.transform(*at(rows)) if samples else summary_features(*at(rows)),
     }
 
 
-_SHARED = ("network", "n_hidden", "max_epochs", "batch_size", "learning_rate", "device")
+_SHARED = (
+    "network", "n_hidden", "max_epochs", "batch_size", "learning_rate", "sigma", "device",
+)  # fmt: skip
 
 
 def _linear() -> Any:
@@ -232,72 +289,3 @@ def _linear() -> Any:
 def _commonest(data: xr.Dataset, parts: dict[str, NDArray[np.intp]]) -> float:
     _, counts = np.unique(data["class"].values[parts["score"]].astype(str), return_counts=True)
     return float(counts.max() / counts.sum())
-
-
-def _tell_pair(
-    pair: Pair, right: dict[str, NDArray[np.bool_]], data: xr.Dataset, parts: Any, context: Context
-) -> None:
-    units = stretches(data)[parts["score"]]
-    for model, hits in right.items():
-        estimate = summarise(
-            hits.astype(float), units=units, n_unit="stretch", chance=_commonest(data, parts)
-        )
-        estimate.record(context, f"adapt.{pair.source}-{pair.target}.{model}.accuracy")
-
-
-def _tell(
-    scores: pd.DataFrame, tables: list[dict[str, dict[str, float]]], asked: int, context: Context
-) -> None:
-    from neuro.report import Table, Text
-
-    chance = float(scores.groupby(["source", "target"])["chance"].first().mean())
-    wide = scores.pivot(index=["source", "target"], columns="model", values="accuracy")[
-        list(MODELS)
-    ]
-    rows = []
-    for model in MODELS:
-        estimate = summarise(wide[model].to_numpy(), n_unit="pair", chance=chance)
-        estimate.record(context, f"adapt.mean.{model}.accuracy")
-        gain = paired_difference(
-            wide[model].to_numpy(), wide["source_only"].to_numpy(), n_unit="pair"
-        )
-        if model != "dts":
-            paired_difference(wide["dts"].to_numpy(), wide[model].to_numpy(), n_unit="pair").record(
-                context, f"adapt.difference.dts.{model}"
-            )
-        rows.append({"model": model, "accuracy": estimate.value, "low": estimate.low,
-                     "high": estimate.high, "minus source_only": gain.value,
-                     "from": gain.low, "to": gain.high})  # fmt: skip
-    context.section(
-        "From a labelled person to an unlabelled one",
-        Text(
-            f"{len(wide)} of {asked} pairs, drawn by the seed before any training, were scored, "
-            "each on recordings of the target that nothing was adapted to. No label of the "
-            "target was used, but by 'supervised', which is trained on the target's own labels of "
-            "the part that others adapt to and is an upper reference. 'dts', 'unaligned' (the same "
-            "without domain and crossed heads: what the heads are worth) and 'vae' see and "
-            "standardise by source and unlabelled target together, all others by what they were "
-            "trained on. 'raw' are simple statistics of each channel. A person may be in several "
-            "pairs, so that intervals over pairs are rather too narrow."
-        ),
-        Table(rows, f"Accuracy, mean over pairs; chance (commonest class) {chance:.3f}."),
-        Table(wide.reset_index().to_dict("records"), "Accuracy of every pair."),
-    )
-    _tell_segments(tables, context)
-
-
-def _tell_segments(tables: list[dict[str, dict[str, float]]], context: Context) -> None:
-    from neuro.report import Table
-
-    rows = []
-    for segment in ("g_y", "g_d"):
-        each = pd.DataFrame([table[segment] for table in tables])
-        rows.append({"segment": segment, **each.mean().to_dict()})
-        for what, letter in _SEGMENTS.items():
-            both = each[[f"Acc/{letter}-S", f"Acc/{letter}-T"]].mean(axis=1)
-            estimate = summarise(both.to_numpy(), n_unit="pair")
-            estimate.record(context, f"segment.{segment}.{what}.accuracy")
-    context.section("What each segment tells", Table(rows, (
-        "Fresh linear probes, five-fold over stretches, on trials that DTS was not trained on; "
-        "mean over pairs. D domain, C class, S source, T target."
-    )))  # fmt: skip

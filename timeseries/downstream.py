@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuro.errors import DataError
 
-__all__ = ["cepstra", "grouped_accuracy", "summary_features"]
+__all__ = ["SeriesPCA", "grouped_accuracy", "summary_features"]
 
 
 def summary_features(X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
@@ -19,7 +19,7 @@ def summary_features(X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> 
     ----------
     X : ndarray, shape (trial, channel, time)
     mask : ndarray of bool, shape (trial, time), optional
-        True on real samples.
+        True on real samples; NaN counts as missing too.
 
     Returns
     -------
@@ -32,73 +32,97 @@ def summary_features(X: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> 
     >>> summary_features(np.ones((4, 2, 10))).shape
     (4, 14)
     """
-    X = np.asarray(X, dtype=np.float64)
-    real = np.ones((len(X), X.shape[-1]), bool) if mask is None else np.asarray(mask, bool)
-    inside = np.broadcast_to(real[:, None], X.shape)
+    X, inside = _real(X, mask)
     both = inside[..., 1:] & inside[..., :-1]
     step = np.diff(X, axis=-1)
-    mean, square = X.mean(-1, where=inside), np.square(X).mean(-1, where=inside)
+    n_real = np.maximum(inside.sum(-1), 1)
+    mean, square = X.sum(-1) / n_real, np.square(X).sum(-1) / n_real
     sd = np.sqrt(np.maximum(square - mean**2, 0))
     n_steps = np.maximum(both.sum(-1), 1)
+    low = X.min(-1, where=inside, initial=np.inf)
+    high = X.max(-1, where=inside, initial=-np.inf)
+    known = inside.any(-1)
     parts = [
-        mean, sd, X.min(-1, where=inside, initial=np.inf),
-        X.max(-1, where=inside, initial=-np.inf), (np.abs(step) * both).sum(-1) / n_steps,
+        mean, sd, np.where(known, low, 0), np.where(known, high, 0),
+        (np.abs(step) * both).sum(-1) / n_steps,
         np.sqrt(square), (np.square(step) * both).sum(-1) / n_steps / np.maximum(sd**2, 1e-12),
     ]  # fmt: skip
     return np.concatenate(parts, axis=1)
 
 
-def cepstra(
-    X: NDArray[Any],
-    sfreq: float,
-    length: ArrayLike | None = None,
-    *,
-    n_coefficients: int = 14,
-    n_frames: int = 20,
-    window: float = 0.032,
-) -> NDArray[Any]:
-    """Return cepstra of frames spread evenly over each sound.
+def _real(X: Any, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return series that are 0 where a sample is missing, and where it is not."""
+    if mask is None and "mask" in getattr(X, "coords", ()):
+        mask = X["mask"].values
+    X = np.asarray(X, dtype=np.float64)
+    inside = np.isfinite(X)
+    if mask is not None:
+        inside &= np.asarray(mask, bool)[:, None]
+    return np.where(inside, X, 0), inside
+
+
+class SeriesPCA:
+    """Principal components of series that may be padded or miss samples.
+
+    Channels are standardised by the real samples of the training series, and what is missing (the
+    mask says so, or it is NaN) becomes 0, the mean: as the networks see it.
 
     Parameters
     ----------
-    X : ndarray, shape (trial, 1, time)
-    sfreq : float
-        Hz.
-    length : array-like, shape (trial,), optional
-        Real samples of each trial.
-    n_coefficients, n_frames : int
-    window : float
-        Of a frame, s.
+    n_components : int or None
+        At most; None standardises and flattens alone.
+    random_state : int
 
-    Returns
-    -------
-    ndarray, shape (trial, n_frames * n_coefficients)
-        Of the log power in 26 bands that are even on the mel scale.
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(8, 2, 10))
+    >>> pca = SeriesPCA(3).fit(X)
+    >>> pca.transform(X).shape, pca.inverse_transform(pca.transform(X)).shape
+    ((8, 3), (8, 2, 10))
     """
-    from scipy.fft import dct
 
-    size = round(window * sfreq)
-    real = np.full(len(X), X.shape[-1]) if length is None else np.asarray(length)
-    if X.shape[1] != 1 or X.shape[-1] < size:
-        raise DataError(f"cepstra take one channel of {size} or more samples, found {X.shape}")
-    last = np.maximum(real - size, 0)
-    first = np.rint(last[:, None] * np.linspace(0, 1, n_frames)).astype(int)
-    at = first[..., None] + np.arange(size)
-    frames = np.take_along_axis(X[:, 0], at.reshape(len(X), -1), 1).reshape(at.shape)
-    power = np.abs(np.fft.rfft(frames * np.hanning(size))) ** 2
-    log = np.log(power @ _mel_bands(size, sfreq).T + 1e-8)
-    return np.asarray(dct(log, norm="ortho")[..., :n_coefficients].reshape(len(X), -1))
+    def __init__(self, n_components: int | None = 16, random_state: int = 0) -> None:
+        self.n_components = n_components
+        self.random_state = random_state
 
+    def fit(self, X: Any, mask: NDArray[np.bool_] | None = None) -> SeriesPCA:
+        """Fit statistics and components.
 
-def _mel_bands(size: int, sfreq: float, n_bands: int = 26) -> NDArray[np.float64]:
-    """Return triangles ``(band, frequency)``, even on the mel scale."""
-    hertz = np.fft.rfftfreq(size, 1 / sfreq)
-    top = 2595 * np.log10(1 + sfreq / 2 / 700)
-    edges = 700 * (10 ** (np.linspace(0, top, n_bands + 2) / 2595) - 1)
-    low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    return np.clip(
-        np.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)), 0, 1
-    )
+        Parameters
+        ----------
+        X : ndarray or DataArray, shape (trial, channel, time)
+        mask : ndarray of bool, shape (trial, time), optional
+            True on real samples; by default the coordinate ``mask``, or all.
+        """
+        from sklearn.decomposition import PCA
+
+        values, inside = _real(X, mask)
+        n = np.maximum(inside.sum((0, 2)), 1)
+        self.mean_ = values.sum((0, 2)) / n
+        self.shape_ = values.shape[1:]
+        spread = np.square(values - self.mean_[:, None]).sum((0, 2), where=inside) / n
+        self.sd_ = np.where(spread > 1e-14, np.sqrt(spread), 1.0)
+        if self.n_components is not None:
+            flat = self._flat(X, mask)
+            size = min(self.n_components, *flat.shape)
+            self.pca_ = PCA(size, random_state=self.random_state).fit(flat)
+        return self
+
+    def transform(self, X: Any, mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """Return the components, ``(trial, component)``; ``(trial, channel * time)`` with None."""
+        flat = self._flat(X, mask)
+        return flat if self.n_components is None else np.asarray(self.pca_.transform(flat))
+
+    def inverse_transform(self, codes: NDArray[Any]) -> NDArray[Any]:
+        """Return the series that components stand for, in their units: (trial, channel, time)."""
+        flat = codes if self.n_components is None else self.pca_.inverse_transform(codes)
+        scaled = np.asarray(flat).reshape(len(codes), *self.shape_)
+        return np.asarray(scaled * self.sd_[:, None] + self.mean_[:, None])
+
+    def _flat(self, X: Any, mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        values, inside = _real(X, mask)
+        scaled = (values - self.mean_[:, None]) / self.sd_[:, None] * inside
+        return np.asarray(scaled.reshape(len(values), -1))
 
 
 def grouped_accuracy(features: NDArray[Any], y: ArrayLike, groups: ArrayLike) -> dict[str, float]:

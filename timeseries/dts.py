@@ -51,8 +51,10 @@ class DTS(LatentModel):
     ----------
     n_label_latents, n_domain_latents : int
         Sizes of g_y and g_d.
-    network : {"conv", "tcn", "lstm", "gru", "mlp"}
+    network : {"conv", "fcn", "tcn", "lstm", "gru", "mlp"}
     n_hidden : int
+    encoders : {"separate", "shared"}
+        Whether each segment has an encoder of its own.
     alpha : float
         Reward of mutual information: a of ``(1 - a) MI``.
     beta : float
@@ -97,12 +99,13 @@ class DTS(LatentModel):
         self,
         n_label_latents: int = 12,
         n_domain_latents: int = 4,
-        network: str = "conv",
+        network: str = "fcn",
         n_hidden: int = 128,
+        encoders: str = "separate",
         alpha: float = 1.5,
         beta: float = 2.0,
-        label_weight: float = 20.0,
-        domain_weight: float = 20.0,
+        label_weight: float = 100.0,
+        domain_weight: float = 50.0,
         adversarial_weight: float = 20.0,
         adversarial_start: float = 0.1,
         adversarial_length: float = 0.4,
@@ -121,6 +124,7 @@ class DTS(LatentModel):
         self.n_domain_latents = n_domain_latents
         self.network = network
         self.n_hidden = n_hidden
+        self.encoders = encoders
         self.alpha = alpha
         self.beta = beta
         self.label_weight = label_weight
@@ -193,6 +197,7 @@ class DTS(LatentModel):
 
         choices = {
             "network": KINDS, "estimator": ("mss", "mws"), "standardise": ("all", "domain"),
+            "encoders": ("separate", "shared"),
         }  # fmt: skip
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -226,9 +231,11 @@ class DTS(LatentModel):
         from timeseries.dts_objective import DTSObjective, Heads
 
         n_channels, n_times = self.contract_.shape
+        sizes = (self.n_label_latents, self.n_domain_latents)
         network = SequenceVAE(
-            self.network, n_channels, n_times, self._n_features_out, self.n_hidden
-        )
+            self.network, n_channels, n_times, self._n_features_out, self.n_hidden,
+            segments=sizes if self.encoders == "separate" else (),
+        )  # fmt: skip
         heads = Heads(
             self.label_weight, self.domain_weight, self.adversarial_weight,
             self.adversarial_start, self.adversarial_length,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -100,9 +101,8 @@ class DTSObjective(VAEFamily):
         g_y, g_d = z.split(self.sizes, 1)
         label = known_cross_entropy(self.label_head(g_y), y)
         place = known_cross_entropy(self.domain_head(g_d), domain)
-        leaks = known_cross_entropy(
-            self.domain_from_label(reverse_gradient(g_y, strength)), domain
-        ) + known_cross_entropy(self.label_from_domain(reverse_gradient(g_d, strength)), y)
+        leaks = crossed_cross_entropy(self.domain_from_label, g_y, domain, strength)
+        leaks = leaks + crossed_cross_entropy(self.label_from_domain, g_d, y, strength)
         w = self.heads
         return {
             "heads": w.label * label + w.domain * place + w.adversarial * leaks,
@@ -117,6 +117,24 @@ class DTSObjective(VAEFamily):
 def make_head(n_in: int, n_out: int, hidden: int) -> nn.Module:
     """Build a classifier with one hidden layer."""
     return nn.Sequential(nn.Linear(n_in, hidden), nn.ReLU(), nn.Linear(hidden, n_out))
+
+
+def crossed_cross_entropy(
+    head: nn.Module, codes: Tensor, labels: Tensor, strength: float
+) -> Tensor:
+    """Cross entropy that `head` lessens and the codes raise, but for rows that fool it already.
+
+    A row fools the head where the label's share of the batch would be a better guess. Without that
+    bound the codes gain by running ever further to the wrong side.
+    """
+    with torch.no_grad():
+        known = labels >= 0
+        counts = torch.bincount(labels[known])
+        share = counts / counts.sum()
+        own = F.cross_entropy(head(codes), labels.clamp(min=0), reduction="none")
+        tells = own < -share[labels.clamp(min=0)].log()
+    reversed_codes = reverse_gradient(codes, strength * tells[:, None].to(codes.dtype))
+    return known_cross_entropy(head(reversed_codes), labels)
 
 
 def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ def latent_names(model: LatentModel) -> list[str]:
     return [name.removeprefix(type(model).__name__.lower()) for name in names]
 
 
-def history_figure(model: LatentModel) -> Figure:
-    """Draw the losses by epoch, and the KL of each latent."""
+def history_figure(model: LatentModel, unit: str = "nat per series", measure: str = "KL") -> Figure:
+    """Draw the losses by epoch in their unit, and the KL (or what else) of each latent."""
     figure = new_figure(9, 3)
     left, right = figure.subplots(1, 2)
     rows = model.history_
@@ -36,21 +36,23 @@ def history_figure(model: LatentModel) -> Figure:
         left.plot([row["epoch"] for row in rows], values, color=colour, label=name, lw=1)
     if shown:
         left.set_yscale("symlog")
-        left.legend(fontsize=7, frameon=False)
-    tidy(left, "epoch", "nat per series", "terms of the loss")
+        left.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    tidy(left, "epoch", unit, "terms of the loss")
     order = np.argsort(model.kl_)[::-1]
     names = latent_names(model)
     colours = [COLOURS[0] if kept else "#888888" for kept in model.kept_[order]]
     right.bar(range(len(order)), model.kl_[order], color=colours)
     right.set_xticks(range(len(order)), [names[i] for i in order], rotation=90)
     kept = int(model.kept_.sum())
-    tidy(right, "latent", "KL (nat)", f"{kept} of {len(order)} active")
+    tidy(right, "latent", f"{measure} (nat)", f"{kept} of {len(order)} active")
     return figure
 
 
 def traversal_figure(model: LatentModel, data: xr.DataArray) -> Figure:
-    """Draw the waveforms of the first channel as latents, and segments, are moved."""
-    points = np.linspace(-2, 2, 5)
+    """Draw the waveforms of the channel that varies most as latents, and segments, are moved.
+
+    Latents of a quantised model take values of their codebooks, from the least to the largest.
+    """
     order = [int(i) for i in np.argsort(model.kl_)[::-1][:_MOST]]
     names = latent_names(model)
     panels: list[tuple[str, Any]] = [(names[i], i) for i in order]
@@ -60,13 +62,26 @@ def traversal_figure(model: LatentModel, data: xr.DataArray) -> Figure:
     figure = new_figure(10, 1.7 * n_rows)
     all_axes = figure.subplots(n_rows, 4, sharex=True, sharey=True, squeeze=False).ravel()
     some = data[: min(len(data), 500)]
-    for axes, (name, which) in zip(all_axes, panels, strict=False):
-        for step, wave in enumerate(model.traverse(some, which, points)):
-            axes.plot(wave[0], lw=1, color=_shade(step / (len(points) - 1)))
+    moved = [model.traverse(some, which, _points(model, which)) for _, which in panels]
+    channel = int(np.argmax(np.sum([waves.var(0).sum(-1) for waves in moved], axis=0)))
+    time = data["time"].values if "time" in data.coords else np.arange(data.shape[-1])
+    for axes, (name, _), waves in zip(all_axes, panels, moved, strict=False):
+        for step, wave in enumerate(waves):
+            axes.plot(time, wave[channel], lw=1, color=_shade(step / (len(waves) - 1)))
         tidy(axes, title=name)
     for axes in all_axes[len(panels) :]:
         axes.axis("off")
+    named = str(data["channel"].values[channel]) if "channel" in data.coords else str(channel)
+    figure.supxlabel("time (s)" if "time" in data.coords else "sample", fontsize=9)
+    figure.supylabel(f"channel {named}", fontsize=9)
     return figure
+
+
+def _points(model: LatentModel, which: Any) -> NDArray[Any]:
+    if not hasattr(model, "codebooks_"):
+        return np.linspace(-2, 2, 5)
+    values = np.sort(model.codebooks_[which])
+    return values[np.linspace(0, len(values) - 1, 5).round().astype(int)]
 
 
 def _shade(share: float) -> Any:

@@ -8,40 +8,7 @@ from pydantic import Field
 
 from neuro.stage import Context, Dataset, Encoder, Params, Table, stage
 
-Network = Literal["conv", "tcn", "lstm", "gru", "mlp"]
-
-
-class SimulateParams(Params):
-    """Series whose factors are known; see `timeseries.simulate.SeriesStudy`."""
-
-    n_subjects: int = Field(6, ge=1)
-    """Domains."""
-    n_trials: int = Field(200, ge=4)
-    """Series of a subject."""
-    n_classes: int = Field(4, ge=2, le=6)
-    """Shapes of the wave."""
-    n_channels: int = Field(3, ge=1)
-    """Of a series."""
-    n_samples: int = Field(64, ge=16)
-    """Of a series."""
-    noise: float = Field(0.2, ge=0)
-    """Standard deviation of the noise; that of a wave is about 1."""
-    shift: float = Field(1.0, ge=0)
-    """How far subjects differ."""
-    shortest: float = Field(1.0, ge=0.25, le=1)
-    """Lengths are drawn from this share up to all of it."""
-    test_size: float = Field(0.5, gt=0, lt=1)
-    """Share of each subject's recordings that is held out."""
-    seed: int = 0
-    """Of the simulator and the split."""
-
-
-@stage("ts-simulate", version=1)
-def simulate(params: SimulateParams, context: Context) -> Dataset:
-    """Simulate series in domains, and hold out a share of each subject's recordings."""
-    from timeseries import dts_study
-
-    return dts_study.simulate(params.model_dump(), context)
+Network = Literal["conv", "fcn", "tcn", "lstm", "gru", "mlp"]
 
 
 class _Training(Params):
@@ -95,6 +62,8 @@ def vae(series: Dataset, params: VAEParams, context: Context) -> Encoder:
 class DTSParams(_Training):
     """DTS and its training."""
 
+    network: Network = "fcn"
+    """Of encoder and decoder."""
     n_label_latents: int = Field(12, ge=1)
     """Size of g_y, the segment of the class."""
     n_domain_latents: int = Field(4, ge=1)
@@ -103,12 +72,16 @@ class DTSParams(_Training):
     """Reward of mutual information."""
     beta: float = Field(2.0, ge=0)
     """Weight of total correlation and dimension-wise KL."""
-    label_weight: float = Field(20.0, ge=0)
+    label_weight: float = Field(100.0, ge=0)
     """Of the class from g_y, in nats per series."""
-    domain_weight: float = Field(20.0, ge=0)
+    domain_weight: float = Field(50.0, ge=0)
     """Of the domain from g_d, in nats per series."""
     adversarial_weight: float = Field(20.0, ge=0)
     """Of the crossed heads behind gradient reversal, in nats per series."""
+    encoders: Literal["separate", "shared"] = "separate"
+    """Whether each segment has an encoder of its own."""
+    standardise: Literal["all", "domain"] = "all"
+    """Whether channels are standardised by all series, or by those of the same domain."""
     label: str = "class"
     """Coordinate that holds the class; empty where unknown."""
     domain: str = "subject"
@@ -117,7 +90,7 @@ class DTSParams(_Training):
     """Domain whose classes are hidden from training; null hides none."""
 
 
-@stage("ts-dts", version=1)
+@stage("ts-dts", version=2)
 def dts(series: Dataset, params: DTSParams, context: Context) -> Encoder:
     """Train DTS: codes in a segment for the class and one for the domain.
 
@@ -135,6 +108,8 @@ class CompareParams(Params):
     """Coordinates that hold known factors; those that are marked as such where empty."""
     n_most: int = Field(2000, ge=10)
     """Series scored."""
+    n_boot: int = Field(0, ge=0)
+    """Half-samples behind intervals of the scores, two at least; 0 leaves intervals out."""
     seed: int = 0
     """Of the scores."""
 

@@ -32,26 +32,6 @@ def rows_of(data: xr.Dataset, part: str) -> NDArray[np.intp]:
     return rows
 
 
-def simulate(settings: dict[str, Any], context: Context) -> xr.Dataset:
-    """Simulate series and mark the parts."""
-    from neuro.report import Text
-    from timeseries.simulate import SeriesStudy, simulate_series
-
-    seed, held = settings.pop("seed"), settings.pop("test_size")
-    data = simulate_series(SeriesStudy(**settings), seed)
-    subject = data["subject"].values
-    rng = np.random.default_rng(seed)
-    part = np.full(len(subject), "train", "<U5")
-    for name in np.unique(subject):
-        rows = rng.permutation(np.flatnonzero(subject == name))
-        part[rows[: max(1, round(held * len(rows)))]] = "test"
-    context.section("Series", Text(
-        f"{len(subject)} series of {len(np.unique(subject))} subjects were simulated, each a "
-        f"recording of its own; {int((part == 'test').sum())} of them are held out."
-    ))  # fmt: skip
-    return data.assign_coords(part=("trial", part))
-
-
 def segments(
     data: xr.Dataset, encoder: Any, settings: dict[str, Any], context: Context
 ) -> pd.DataFrame:
@@ -145,13 +125,14 @@ def train_dts(data: xr.Dataset, settings: dict[str, Any], context: Context) -> D
         if target not in domain:
             raise InputError(f"no series is of the domain '{target}'; found {np.unique(domain)}")
         y = np.where(domain == target, "", y)
-    model = DTS(random_state=settings.pop("seed"), **settings)
+    model = DTS(random_state=settings.pop("seed"), domain_name=names["domain"], **settings)
     model.fit(own, y, domain=domain, scratch=context.scratch, progress=context.progress)
     _report(model, own, factors or tuple(names.values()), f"DTS · {model.network}", context)
+    by = "all of these together" if model.standardise == "all" else "those of the same domain"
     hidden = "" if target is None else f" The classes of '{target}' were hidden from it."
     context.method(
         f"DTS (Li et al. 2022) was trained on {len(own)} series of {len(model.domains_)} "
-        f"domains.{hidden} The series were standardised by all of these together."
+        f"domains.{hidden} The series were standardised by {by}."
     )
     return model
 
@@ -168,7 +149,8 @@ def _report(
     blocks = [
         Figure(dts_plots.history_figure(model), "Losses by epoch, and the KL of each latent."),
         Figure(dts_plots.traversal_figure(model, own), "The mean code decoded, one latent (or a "
-               "segment, along its main axis) moved from -2 to 2."),
+               "segment, along its main axis) moved from -2 (blue) to 2 (red), in the channel "
+               "that moves most."),
     ]  # fmt: skip
     if known:
         figure = dts_plots.information_figure(model, own, known)
@@ -179,39 +161,51 @@ def _report(
 
 
 def factors_of(data: xr.Dataset | xr.DataArray, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Return the known factors by name: those named, or all that are marked as factors."""
+    """Return the known factors by name: those named, or all that are marked as factors.
+
+    Numbers of a factor that is marked as discrete become class numbers.
+    """
     if not names:
         names = [str(n) for n, coord in data.coords.items() if "factor" in coord.attrs]
     missing = [name for name in names if name not in data.coords]
     if missing:
         raise InputError(f"no coordinates {missing}; found {sorted(map(str, data.coords))}")
-    return {name: data[name].values for name in names}
+    return {name: _classes(data[name]) for name in names}
+
+
+def _classes(factor: xr.DataArray) -> NDArray[Any]:
+    values = factor.values
+    if values.dtype.kind == "f" and factor.attrs.get("factor") == "discrete":
+        return np.unique(values, return_inverse=True)[1]
+    return values
 
 
 def compare(
     data: xr.Dataset, models: Sequence[Any], settings: dict[str, Any], context: Context
 ) -> pd.DataFrame:
     """Score encoders on the test part, and set mutual information beside active units."""
-    from neuro.metrics import disentanglement
     from neuro.report import Table, Text
 
     rows = rows_of(data, "test")
     rng = np.random.default_rng(settings["seed"])
     own = as_signal(data.isel(trial=np.sort(rng.permutation(rows)[: settings["n_most"]])))
     known = factors_of(own, settings["factors"])
-    found = []
-    for name, model in zip(names_of(models, context.members.get("models")), models, strict=True):
+    found: list[dict[str, Any]] = []
+    shown: dict[str, dict[str, str]] = {}
+    for name, model in zip(names_of(models), models, strict=True):
         row: dict[str, Any] = {
             "model": name, "information": model.information_,
             "active_units": int(model.kept_.sum()), "latents": len(model.kl_),
         }  # fmt: skip
         if known:
-            scores = disentanglement(
-                np.asarray(model.transform(own)), known, random_state=settings["seed"]
-            )
-            for score, value in scores.items():
-                context.metric(f"disentangle.{name}.{score}", value, n=len(own), n_unit="series")
-            row |= scores
+            codes = np.asarray(model.transform(own))
+            for score, (value, low, high) in _scores(codes, known, settings).items():
+                context.metric(
+                    f"disentangle.{name}.{score}", value, low=low, high=high, n=len(own),
+                    n_unit="series",
+                )  # fmt: skip
+                row[score] = value
+                shown.setdefault(name, {"model": name})[score] = _cell(value, low, high)
         context.metric(f"latents.{name}.information", model.information_, unit="nat")
         context.metric(f"latents.{name}.active_units", float(row["active_units"]))
         found.append(row)
@@ -225,17 +219,46 @@ def compare(
               {"information": "nat"}),
     )  # fmt: skip
     if known:
-        table = [{k: v for k, v in row.items() if k not in first[1:]} for row in found]
         caption = f"On {len(own)} held-out series, against {', '.join(known)}."
-        context.section("Disentanglement", Table(table, caption))
+        if settings["n_boot"]:
+            caption += " 95 % intervals over series."
+        context.section("Disentanglement", Table(list(shown.values()), caption))
     return pd.DataFrame(found)
 
 
-def names_of(models: Sequence[Any], members: Sequence[Any] | None = None) -> list[str]:
-    """Name encoders for a table: the member of the family, with its network where both vary."""
-    plain = [str(getattr(m, "preset", m.name.removeprefix("ts-"))) for m in models]
-    names = [
-        f"{name}-{model.network}" if plain.count(name) > 1 else name
-        for name, model in zip(plain, models, strict=True)
+def _scores(
+    codes: NDArray[Any], known: dict[str, NDArray[Any]], settings: dict[str, Any]
+) -> dict[str, tuple[float, float | None, float | None]]:
+    from neuro.metrics import disentanglement, disentanglement_intervals
+
+    seed = settings["seed"]
+    if not settings["n_boot"]:
+        found = disentanglement(codes, known, random_state=seed)
+        return {score: (value, None, None) for score, value in found.items()}
+    return {**disentanglement_intervals(
+        codes, known, n_boot=settings["n_boot"], random_state=seed
+    )}  # fmt: skip
+
+
+def _cell(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
+
+
+def names_of(models: Sequence[Any]) -> list[str]:
+    """Name encoders for metrics: the model or its preset, what is ablated, then what sets it apart.
+
+    Models that are still alike get their network, and then their number.
+    """
+    names = [_plain_name(model) for model in models]
+    alike = [
+        f"{name}_{model.network}" if names.count(name) > 1 and hasattr(model, "network") else name
+        for name, model in zip(names, models, strict=True)
     ]
-    return [f"{n}-{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+    return [f"{n}_{i}" if alike.count(n) > 1 else n for i, n in enumerate(alike)]
+
+
+def _plain_name(model: Any) -> str:
+    name = str(getattr(model, "preset", model.name.removeprefix("ts-"))).replace("-", "_")
+    if getattr(model, "weight_decay", None) == 0:
+        name += "_no_decay"
+    return f"{name}_shared" if getattr(model, "shared_codebook", False) else name

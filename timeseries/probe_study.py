@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from neuro.data import as_signal
 from neuro.errors import DataError, InputError
 from neuro.validation import summarise
+from timeseries.adapt_study import supervised
+from timeseries.downstream import SeriesPCA, summary_features
+from timeseries.series_study import identity
 
 if TYPE_CHECKING:
     from neuro.stage import Context
@@ -33,7 +36,8 @@ def downstream(
         With ``part``: probes are fitted on its training part and scored on its test part.
     models : sequence of encoder
     settings : dict
-        ``label``, ``group``, ``n_components``, ``seed``.
+        ``label``, ``group``, ``n_components``, ``network`` (of a supervised network beside; None
+        trains none), ``seed``.
     context : Context
 
     Returns
@@ -51,8 +55,10 @@ def downstream(
     if settings["group"] not in data.coords:
         raise InputError(f"there is no coordinate '{settings['group']}'")
     units = data[settings["group"]].values[test]
-    names = names_of(models, context.members.get("models"))
-    every = _codes(data, models, names, train, settings)
+    names = names_of(models)
+    pca = SeriesPCA(settings["n_components"], settings["seed"])
+    pca.fit(as_signal(data.isel(trial=train)))
+    every = _codes(data, {**dict(zip(names, models, strict=True)), "pca": pca}, train, settings)
     chance = float(np.unique(label[test], return_counts=True)[1].max() / len(test))
     rows = []
     for name, codes in every.items():
@@ -65,33 +71,32 @@ def downstream(
             row[task] = found.value
         row |= _clusters(codes[test], label[test], settings["seed"])
         rows.append(row)
-    for name, model in zip(names, models, strict=True):
+    for name, model in zip([*names, "pca"], [*models, pca], strict=True):
         area = _anomalies(model, as_signal(data.isel(trial=test)), settings["seed"])
         if area is not None:
             context.metric(f"anomaly.{name}.auc", area, chance=0.5, n=len(test), n_unit="series")
             next(row for row in rows if row["model"] == name)["anomaly AUC"] = area
+    context.scored(identity(data, test))
+    context.method(
+        f"Linear and k-NN probes were fitted on {len(train)} series and scored on {len(test)} of "
+        f"{len(np.unique(units))} other {settings['group']}s."
+    )
     _tell(rows, chance, settings, context)
     return pd.DataFrame(rows)
 
 
 def _codes(
-    data: xr.Dataset, models: Sequence[Any], names: Sequence[str], train: Any,
-    settings: dict[str, Any],
-) -> dict[str, NDArray[Any]]:  # fmt: skip
-    from sklearn.decomposition import PCA
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    from timeseries.downstream import summary_features
-
+    data: xr.Dataset, models: dict[str, Any], train: Any, settings: dict[str, Any]
+) -> dict[str, NDArray[Any]]:
     signal = as_signal(data)
-    flat = signal.values.reshape(len(signal), -1)
     mask = signal["mask"].values if "mask" in signal.coords else None
-    size = min(settings["n_components"], len(train), flat.shape[1])
-    pca = make_pipeline(StandardScaler(), PCA(size, random_state=settings["seed"]))
-    own = {n: np.asarray(m.transform(signal)) for n, m in zip(names, models, strict=True)}
-    plain = {"pca": pca.fit(flat[train]).transform(flat)}
-    return {**own, **plain, "raw": summary_features(signal.values, mask)}
+    codes = {name: np.asarray(model.transform(signal)) for name, model in models.items()}
+    codes["raw"] = summary_features(signal.values, mask)
+    if settings["network"] is not None:
+        label = data[settings["label"]].values.astype(str)
+        network = supervised(settings["network"], settings["seed"], signal, train, label[train])
+        codes["supervised"] = np.asarray(network.segment(signal, "g_y"))
+    return codes
 
 
 def _probe(task: str) -> Any:
@@ -117,26 +122,36 @@ def _clusters(codes: NDArray[Any], label: NDArray[Any], seed: int) -> dict[str, 
     }
 
 
-def spoiled(values: NDArray[Any], random_state: int = 0) -> NDArray[Any]:
+def spoiled(
+    values: NDArray[Any], random_state: int = 0, length: NDArray[np.intp] | None = None
+) -> NDArray[Any]:
     """Return series with a tenth of their samples, in one stretch, in reverse sign and doubled.
+
+    Parameters
+    ----------
+    values : ndarray, shape (trial, channel, time)
+    random_state : int
+    length : ndarray of int, shape (trial,), optional
+        Real samples of each; what follows is left as it is.
 
     Examples
     --------
     >>> x = np.ones((2, 1, 40))
-    >>> (spoiled(x) != x).sum(-1).ravel().tolist()
-    [4, 4]
+    >>> (spoiled(x, length=np.array([40, 20])) != x).sum(-1).ravel().tolist()
+    [4, 2]
     """
-    n, size = values.shape[-1], max(1, values.shape[-1] // 10)
-    start = np.random.default_rng(random_state).integers(0, n - size + 1, len(values))
-    place = np.arange(n)
-    inside = (place >= start[:, None]) & (place < start[:, None] + size)
+    n = np.full(len(values), values.shape[-1]) if length is None else length
+    size = np.maximum(1, n // 10)
+    start = np.random.default_rng(random_state).integers(0, n - size + 1)[:, None]
+    place = np.arange(values.shape[-1])
+    inside = (place >= start) & (place < start + size[:, None])
     return np.where(inside[:, None], -2 * values, values)
 
 
 def anomaly_scores(
     model: Any, signal: xr.DataArray, scale: NDArray[Any] | float = 1.0
 ) -> NDArray[np.float64]:
-    """Return the mean squared error of each series' reconstruction.
+    """Return the mean squared error of each series' reconstruction, over its real samples.
 
     Parameters
     ----------
@@ -150,7 +165,11 @@ def anomaly_scores(
     ndarray, shape (trial,)
     """
     again = np.asarray(model.inverse_transform(np.asarray(model.transform(signal))))
-    return np.asarray((((again - signal.values) / scale) ** 2).mean((1, 2)))
+    error = ((again - signal.values) / scale) ** 2
+    if "mask" not in signal.coords:
+        return np.asarray(error.mean((1, 2)))
+    real = signal["mask"].values
+    return np.asarray((error.mean(1) * real).sum(1) / real.sum(1))
 
 
 def _anomalies(model: Any, signal: xr.DataArray, seed: int) -> float | None:
@@ -159,7 +178,8 @@ def _anomalies(model: Any, signal: xr.DataArray, seed: int) -> float | None:
     if not hasattr(model, "inverse_transform"):
         return None
     scale = np.maximum(signal.values.std(axis=(0, 2), keepdims=True), 1e-12)
-    bad = signal.copy(data=spoiled(signal.values, seed).astype(np.float32))
+    length = signal["mask"].values.sum(1) if "mask" in signal.coords else None
+    bad = signal.copy(data=spoiled(signal.values, seed, length).astype(np.float32))
     both = [anomaly_scores(model, series, scale) for series in (signal, bad)]
     truth = np.repeat([0, 1], len(signal))
     return float(roc_auc_score(truth, np.concatenate(both)))
@@ -174,5 +194,7 @@ def _tell(
         f"Accuracy of '{settings['label']}' on the test part by probes fitted on the training part "
         f"(commonest class {chance:.3f}); agreement of k-means clusters with the classes; AUC of "
         "the reconstruction error between series and the same with a tenth of their samples "
-        "reversed and doubled. 'raw' are simple statistics of each channel."
+        "reversed and doubled. 'raw' are simple statistics of each channel; 'supervised' is the "
+        "code of a network that was trained on the labels of the training part, and a DTS among "
+        "the encoders was shown these labels too."
     )))  # fmt: skip

@@ -33,7 +33,7 @@ class QLAE(LatentModel):
         The paper takes twice the number of factors.
     n_values : int
         Of each latent; 256 at most.
-    network : {"conv", "tcn", "lstm", "gru", "mlp"}
+    network : {"conv", "fcn", "tcn", "lstm", "gru", "mlp"}
     n_hidden : int
     weight_decay : float
         Decoupled, of weights only. The paper takes 0.1 on three data sets and 0.001 on a fourth:

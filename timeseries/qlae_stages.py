@@ -16,7 +16,7 @@ class QLAEParams(Params):
     """Size of the code; the paper takes twice the number of factors."""
     n_values: int = Field(10, ge=2, le=256)
     """That each latent may take."""
-    network: Literal["conv", "tcn", "lstm", "gru", "mlp"] = "conv"
+    network: Literal["conv", "fcn", "tcn", "lstm", "gru", "mlp"] = "conv"
     """Of encoder and decoder."""
     n_hidden: int = Field(128, ge=1)
     """Width of the network."""

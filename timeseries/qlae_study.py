@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from neuro.data import as_signal
 from neuro.errors import InputError
-from timeseries.dts_study import factors_of, rows_of
+from timeseries.dts_study import factors_of, names_of, rows_of
 
 if TYPE_CHECKING:
     from neuro.stage import Context
@@ -50,7 +50,15 @@ def train(data: xr.Dataset, settings: dict[str, Any], context: Context, kind: st
     ]
     context.section(
         f"Training · {title}",
-        Figure(dts_plots.history_figure(model), "Losses by epoch, and the entropy of each code."),
+        Figure(
+            dts_plots.history_figure(model, "loss", "entropy"),
+            "Losses by epoch, and the entropy of each code.",
+        ),
+        Figure(
+            dts_plots.traversal_figure(model, own),
+            "The mean code decoded, one latent moved over five values of its codebook (blue to "
+            "red), in the channel that moves most.",
+        ),
         Table(rows, "What each latent tells, over the training series.", {"entropy": "nat"}),
     )
     context.method(
@@ -72,7 +80,7 @@ def score(
     rows = np.random.default_rng(seed).permutation(rows_of(data, "test"))[: settings["n_most"]]
     own = data.isel(trial=np.sort(rows))
     known = known_factors(own, settings["factors"])
-    names = model_names(models)
+    names = names_of(models)
     coded = {n: codes_of(m, as_signal(own)) for n, m in zip(names, models, strict=True)}
     if settings["baselines"]:
         coded |= baselines(data, own, models[0].n_latents, seed)
@@ -93,47 +101,39 @@ def score(
                               "low": low, "high": high})  # fmt: skip
         pictures.append(Figure(heat_map(codes, known), f"{name}: share of each factor's entropy."))
     table = pd.DataFrame(found)
+    unit = settings["groups"] or "series"
     for reading in ("published", "binned"):
-        shown = table[table["codes"] == reading].pivot(index="model", columns="score")["value"]
-        caption = f"On {len(own)} held-out series; codes {reading}."
-        context.section(
-            f"Disentanglement · {reading}",
-            Table(shown.loc[list(coded), list(SCORES)].reset_index(), caption),
-        )
+        own_rows = [row for row in found if row["codes"] == reading]
+        caption = f"On {len(own)} held-out series; codes {reading}; 95 % intervals over {unit}."
+        context.section(f"Disentanglement · {reading}", Table(wide(own_rows), caption))
     context.section("Factors by latents", *pictures)
     return table
 
 
-def model_names(models: Sequence[Any]) -> list[str]:
-    """Name encoders for metrics: the model or its preset, what is ablated, then what sets it apart.
-
-    Models that are still alike get their network, and then their number.
-    """
-    names = [_plain_name(model) for model in models]
-    alike = [
-        f"{name}_{model.network}" if names.count(name) > 1 and hasattr(model, "network") else name
-        for name, model in zip(names, models, strict=True)
-    ]
-    return [f"{n}_{i}" if alike.count(n) > 1 else n for i, n in enumerate(alike)]
-
-
-def _plain_name(model: Any) -> str:
-    name = str(getattr(model, "preset", model.name.removeprefix("ts-"))).replace("-", "_")
-    if getattr(model, "weight_decay", None) == 0:
-        name += "_no_decay"
-    return f"{name}_shared" if getattr(model, "shared_codebook", False) else name
+def wide(found: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return a row for each model, a column for each score: the value and its interval."""
+    rows: dict[str, dict[str, str]] = {}
+    for one in found:
+        row = rows.setdefault(one["model"], {"model": one["model"]})
+        row[one["score"]] = f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+    return list(rows.values())
 
 
 def known_factors(data: xr.Dataset, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Return the factors named, or marked by the attribute ``factor``, or named so."""
+    """Return the factors named, or those that are marked, or class and subject where they vary."""
     marked = [str(n) for n, c in data.coords.items() if "factor" in c.attrs]
-    found = factors_of(data, names or marked)
+    plain = [n for n in ("class", "subject") if n in data.coords and _varies(data[n])]
+    found = factors_of(data, names or marked or plain)
     if not found:
         raise InputError(
             "there is no known factor; name some coordinates as `factors`: "
             f"{sorted(map(str, data.coords))}"
         )
     return found
+
+
+def _varies(coordinate: xr.DataArray) -> bool:
+    return coordinate.dims == ("trial",) and len(np.unique(coordinate.values)) > 1
 
 
 def codes_of(model: Any, signal: xr.DataArray) -> NDArray[Any]:

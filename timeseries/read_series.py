@@ -209,6 +209,7 @@ def _read_table(path: Path, columns: Columns) -> list[Recording]:
 def _table_recording(rows: pd.DataFrame, columns: Columns, name: str, path: Path) -> Recording:
     where = f"{path} ({name})"
     about = rows
+    taken = {columns.time, columns.recording, columns.subject, columns.label}
     if columns.variable and columns.value:
         twice = rows.duplicated([columns.time, columns.variable])
         if twice.any():
@@ -221,11 +222,12 @@ def _table_recording(rows: pd.DataFrame, columns: Columns, name: str, path: Path
         wide = rows.pivot(index=columns.time, columns=columns.variable, values=columns.value)
         values = wide.loc[about[columns.time]]
     else:
-        taken = {columns.time, columns.recording, columns.subject, columns.label}
         numeric = [c for c in rows.select_dtypes("number").columns if c not in taken]
         values = rows[list(columns.values) or numeric]
     if values.shape[1] == 0:
-        raise DataError(f"{where}: there is no numeric column beside time")
+        text = ", ".join(str(c) for c in rows.columns if c not in taken)
+        found = f"; columns that hold text: {text}" if text else ""
+        raise DataError(f"{where}: there is no numeric column beside time{found}")
     times = about[columns.time]
     if times.dtype.kind not in "iufM":
         times = pd.to_datetime(times, errors="coerce")
@@ -258,10 +260,7 @@ def _runs(labels: pd.Series[Any]) -> tuple[Span, ...]:
 
 
 def _read_xarray(path: Path) -> list[Recording]:
-    import xarray as xr
-
-    data = xr.open_zarr(path, chunks=None) if path.suffix == ".zarr" else xr.open_dataset(path)
-    with data:
+    with _opened(path) as data:
         if "signal" not in data or "time" not in data["signal"].dims or "time" not in data.coords:
             raise DataError(
                 f"{path}: expected a variable 'signal' with a coordinate 'time', found "
@@ -281,13 +280,38 @@ def _read_xarray(path: Path) -> list[Recording]:
         signal["channel"].values if "channel" in signal.coords else range(1, signal.shape[1] + 1)
     )
     channels = tuple(map(str, names))
+    length = _lengths(signal)
     return [
         Recording(
-            row.astype(np.float32), sfreq, channels, f"{path.stem}-{k}",
-            _coordinate(signal, "subject", k), _class(signal, k),
+            row[:, :n].astype(np.float32), sfreq, channels,
+            _coordinate(signal, "recording", k) or f"{path.stem}-{k}",
+            _coordinate(signal, "subject", k), _class(signal, k, n),
         )
-        for k, row in enumerate(signal.values)
+        for k, (row, n) in enumerate(zip(signal.values, length, strict=True))
     ]  # fmt: skip
+
+
+def _opened(path: Path) -> Any:
+    """Open a NetCDF or Zarr without reading it."""
+    import xarray as xr
+
+    try:
+        return xr.open_zarr(path, chunks=None) if path.suffix == ".zarr" else xr.open_dataset(path)
+    except Exception as error:
+        advice = ""
+        if path.suffix == ".nc" and path.read_bytes()[:4] == b"\x89HDF":
+            advice = "; a NetCDF-4 needs h5netcdf: pip install 'neuro-representations[netcdf]'"
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{path}: not a {path.suffix[1:]} that can be read ({text}){advice}"
+        ) from error
+
+
+def _lengths(signal: Any) -> list[int]:
+    """Return the real samples of each trial: a padded dataset says how many."""
+    if "length" in signal.coords:
+        return [int(n) for n in signal["length"].values]
+    return [signal.shape[-1]] * signal.shape[0]
 
 
 def _coordinate(signal: Any, name: str, k: int) -> str:
@@ -295,9 +319,9 @@ def _coordinate(signal: Any, name: str, k: int) -> str:
     return str(signal[name].values[k]) if known else ""
 
 
-def _class(signal: Any, k: int) -> tuple[Span, ...]:
+def _class(signal: Any, k: int, length: int) -> tuple[Span, ...]:
     label = _coordinate(signal, "class", k)
-    return (Span(0, signal.shape[-1], label),) if label else ()
+    return (Span(0, length, label),) if label else ()
 
 
 def _read_wav(path: Path) -> Recording:

@@ -124,6 +124,7 @@ def standardised(
 
 def _replay(path: Path, contract: Any, options: SeriesDecodeOptions) -> xr.Dataset:
     from timeseries.read_series import Columns, read_series
+    from timeseries.spectra import Spectra, spectra_dataset
     from timeseries.windows import Windows, cut_windows
 
     history = contract.steps if isinstance(contract.steps, dict) else {}
@@ -140,15 +141,20 @@ def _replay(path: Path, contract: Any, options: SeriesDecodeOptions) -> xr.Datas
         time=options.time, variable=options.variable, value=options.value,
         recording=options.recording,
     )  # fmt: skip
-    rate = options.sfreq or contract.sfreq
+    spectra = dict(history.get("spectra") or {})
+    known_rate = spectra.pop("sfreq", contract.sfreq)  # of the waveform, not of its frames
+    rate = options.sfreq or known_rate
     recordings = read_series(path, sfreq=rate, columns=columns, label=None)
     rate = recordings[0].sfreq
-    if contract.sfreq and not np.isclose(rate, contract.sfreq, rtol=1e-3):
+    if known_rate and not np.isclose(rate, known_rate, rtol=1e-3):
         raise ContractError(
-            f"{path}: sfreq is {rate:g} Hz, the encoder was trained at {contract.sfreq:g} Hz; "
+            f"{path}: sfreq is {rate:g} Hz, the encoder was trained at {known_rate:g} Hz; "
             "resample the file first"
         )
-    found = _padded(cut_windows(recordings, windows), contract.shape[-1], path)
+    found = cut_windows(recordings, windows)
+    if spectra:
+        found = spectra_dataset(found.assign_attrs(sfreq=known_rate), Spectra(**spectra))
+    found = _padded(found, contract.shape[-1], path)
     if contract.times is not None:
         found = found.assign_coords(time=contract.times)
     history = {**history, "windows": known} if known else history

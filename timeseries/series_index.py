@@ -13,7 +13,7 @@ from timeseries.recording import Recording, Span
 
 __all__ = ["files_inside", "read_npz", "tables_beside"]
 
-_SUFFIXES = (".npz", ".ts", ".csv", ".parquet", ".nc", ".wav")
+_SUFFIXES = (".npz", ".ts", ".csv", ".parquet", ".nc", ".wav", ".zarr")
 _TABLES = ("labels.csv", "activity_labels.txt")
 _INDEX = ("signal", "start", "length")
 
@@ -79,11 +79,15 @@ def files_inside(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
             continue
         inside = [p for p in sorted(path.rglob("*")) if p.suffix in _SUFFIXES
-                  and p.name not in _TABLES]  # fmt: skip
+                  and p.name not in _TABLES and not _in_zarr(p, path)]  # fmt: skip
         if not inside:
             raise DataError(f"{path}: a folder without series ({', '.join(_SUFFIXES)})")
         found += inside
     return found
+
+
+def _in_zarr(path: Path, root: Path) -> bool:
+    return any(part.endswith(".zarr") for part in path.relative_to(root).parts[:-1])
 
 
 def _indexed(

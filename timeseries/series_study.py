@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from neuro.errors import DataError
 if TYPE_CHECKING:
     from neuro.report import Block
     from neuro.stage import Context
+
+
+MOST_NAMED = 30  # groups, in a sentence
 
 
 def read(settings: dict[str, Any], context: Context) -> xr.Dataset:
@@ -37,10 +41,58 @@ def split(series: xr.Dataset, settings: dict[str, Any], context: Context) -> xr.
     part[test] = "test"
     _warn_absent(series["class"].values, part, context)
     held = sorted(set(map(str, series[group].values[test])))
-    context.method(f"Trials were split by {group}: {', '.join(held)} are the test part.")
+    named = ", ".join(held) if len(held) <= MOST_NAMED else f"{len(held)} of them"
+    context.method(f"Trials were split by {group}: {named} are the test part.")
     done = series.assign_coords(part=("trial", part))
     context.section("Split", counts(done, "part", "Trials by class and part."))
     return done
+
+
+def spectra(series: xr.Dataset, settings: dict[str, Any], context: Context) -> xr.Dataset:
+    """Put spectra in the place of waveforms, and draw an example of each class."""
+    from timeseries.spectra import Spectra, spectra_dataset
+
+    how = Spectra(**settings)
+    data = spectra_dataset(series, how)
+    context.method(
+        f"Waveforms became {data.sizes['channel']} {how.kind} coefficients (dB) of frames of "
+        f"{1000 * how.window:g} ms."
+    )
+    context.section("Spectra", _images(data, how.n_frames is None))
+    return data
+
+
+def _images(data: xr.Dataset, seconds: bool) -> Block:
+    from neuro.draw import DIVERGING, new_figure, tidy
+    from neuro.report import Figure
+
+    labels, lengths = data["class"].values, np.full(data.sizes["trial"], data.sizes["time"])
+    lengths = data["length"].values if "length" in data.coords else lengths
+    classes = np.unique(labels)[:10]
+    figure = new_figure(7, 1.6 * -(-len(classes) // 5) + 0.8)
+    for k, name in enumerate(classes):
+        row = int(np.argmax(labels == name))
+        axes = figure.add_subplot(-(-len(classes) // 5), min(5, len(classes)), k + 1)
+        end = float(data["time"].values[lengths[row] - 1])
+        image = data["signal"].values[row, :, : lengths[row]]
+        spread = np.abs(image[1:] if len(image) > 1 else image).max() or 1.0
+        axes.imshow(
+            image, aspect="auto", origin="lower", cmap=DIVERGING, vmin=-spread, vmax=spread,
+            extent=(0, end, -0.5, len(image) - 0.5), interpolation="nearest",
+        )  # fmt: skip
+        tidy(axes, "", "" if k % 5 else "coefficient", str(name) or "no class")
+    figure.supxlabel("time (s)" if seconds else "share of the series", fontsize=9)
+    return Figure(figure, (
+        "The first series of each class: coefficients (dB) by frame, red above 0, blue below, each "
+        "panel on its own scale."
+    ))  # fmt: skip
+
+
+def identity(data: xr.Dataset, rows: Any) -> str:
+    """Return what a test split is called where it is counted how often it was scored."""
+    names = data["recording"].values[rows] if "recording" in data.coords else rows
+    text = "\2".join(map(str, [*data["subject"].values[rows], *names]))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _warn_absent(labels: Any, part: Any, context: Context) -> None:
@@ -55,11 +107,27 @@ def _simulated(settings: dict[str, Any], context: Context) -> xr.Dataset:
     from timeseries.simulate import SeriesStudy, simulate_series
 
     data = simulate_series(SeriesStudy(**settings["simulate"]), settings["seed"])
+    if settings["simulate"]["missing"]:
+        data = _filled(data, settings["windows"]["missing"])
     context.method(
         f"{data.sizes['trial']} series of {len(np.unique(data['subject'].values))} simulated "
         "subjects have known, independent factors."
     )
     return data
+
+
+def _filled(data: xr.Dataset, missing: str) -> xr.Dataset:
+    from timeseries.recording import fill_missing
+
+    signal = data["signal"].values.copy()
+    rows = np.flatnonzero(np.isnan(signal).any((1, 2)))
+    if len(rows) and missing == "refuse":
+        raise DataError(
+            f"{len(rows)} simulated series miss samples; set windows.missing: interpolate"
+        )
+    for row in rows:
+        signal[row] = fill_missing(signal[row])
+    return data.assign(signal=data["signal"].copy(data=signal))
 
 
 def _from_files(settings: dict[str, Any], context: Context) -> xr.Dataset:
@@ -105,14 +173,22 @@ def blocks(data: xr.Dataset) -> list[Block]:
     from neuro.report import Figure
 
     labels = data["class"].values
-    classes = np.unique(labels)[:6]
-    figure = new_figure(7, 1.2 * len(classes) + 0.6)
+    classes = np.unique(labels)[:12]
+    n_columns = 1 if len(classes) < 4 else 2
+    n_rows = -(-len(classes) // n_columns)
+    figure = new_figure(9, 1.1 * n_rows + 0.6)
+    grid = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False).ravel()
     for k, name in enumerate(classes):
-        axes = figure.add_subplot(len(classes), 1, k + 1)
-        first = data["signal"].isel(trial=int(np.argmax(labels == name)))
-        axes.plot(data["time"].values, first.values[:6].T, lw=0.8)
-        tidy(axes, "time (s)" if k == len(classes) - 1 else "", "", str(name) or "no class")
-    picture = Figure(figure, "The first series of each class; up to six channels.")
+        row = int(np.argmax(labels == name))
+        end = int(data["length"].values[row]) if "length" in data.coords else None
+        first = data["signal"].isel(trial=row, time=slice(0, end))
+        grid[k].plot(first["time"].values, first.values[:6].T, lw=0.8)
+        tidy(grid[k], "time (s)" if k >= len(classes) - n_columns else "", "", str(name))
+    for axes in grid[len(classes) :]:
+        axes.axis("off")
+    n_classes = len(np.unique(labels))
+    which = "each class" if n_classes <= 12 else f"12 of {n_classes} classes"
+    picture = Figure(figure, f"The first series of {which}; up to six channels.")
     return [picture, counts(data, "subject", "Trials by class and person.")]
 
 

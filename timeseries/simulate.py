@@ -57,10 +57,20 @@ class SeriesStudy:
         Standard deviation of the noise; that of a wave is about 1.
     shift : float
         How far subjects differ; 0 makes them alike.
+    mixing : float
+        How much of that their mixing of the components into channels differs; with 0 subjects
+        differ in offset, gain, pace and noise alone.
     shortest : float
         Lengths are drawn from this share of `n_samples` up to all of it; 1 is equal length.
     missing : float
         Share of the samples that are NaN, in gaps of one to eight samples over all channels.
+    levels : int
+        Factors that are continuous take so many evenly spaced values, as those of image sets do,
+        and are discrete then; 0 draws them anywhere.
+    burst_width : float
+        Of the burst's bell, as a share of the series.
+    burst_carrier : float
+        Of the wave under that bell, as a share of `sfreq`; 0 leaves the bell alone.
     """
 
     n_subjects: int = 6
@@ -73,8 +83,12 @@ class SeriesStudy:
     phase: float = 1.0
     noise: float = 0.2
     shift: float = 1.0
+    mixing: float = 1.0
     shortest: float = 1.0
     missing: float = 0.0
+    levels: int = 0
+    burst_width: float = 0.05
+    burst_carrier: float = 0.2
 
     def __post_init__(self) -> None:
         """Refuse studies that make no sense."""
@@ -94,8 +108,12 @@ class SeriesStudy:
             )
         if not 0.25 <= self.shortest <= 1 or not 0 <= self.missing <= 0.5:
             raise InputError("shortest must lie in [0.25, 1] and missing in [0, 0.5]")
-        if min(self.phase, self.noise, self.shift) < 0:
-            raise InputError("phase, noise and shift must not be negative")
+        if min(self.phase, self.noise, self.shift, self.mixing) < 0:
+            raise InputError("phase, noise, shift and mixing must not be negative")
+        if self.levels < 0 or self.levels == 1:
+            raise InputError(f"levels is {self.levels}, expected 0 or at least 2")
+        if not 0 < self.burst_width <= 0.5 or not 0 <= self.burst_carrier <= 0.5:
+            raise InputError("burst_width must lie in (0, 0.5] and burst_carrier in [0, 0.5]")
 
 
 def simulate_series(study: SeriesStudy, random_state: int = 0) -> xr.Dataset:
@@ -111,10 +129,10 @@ def simulate_series(study: SeriesStudy, random_state: int = 0) -> xr.Dataset:
     -------
     Dataset
         ``signal (trial, channel, time)`` float32; on ``trial`` the factors of `FACTORS`, whose
-        attribute ``factor`` is "discrete" or "continuous", and ``subject``, ``domain`` (its
-        number), ``class`` (the name of the shape) and ``recording``; ``length (trial)`` and
-        ``mask (trial, time)`` where lengths differ. The attribute ``factors`` lists the factors'
-        names.
+        attribute ``factor`` is "discrete" (with `levels` always) or "continuous", and
+        ``subject``, ``domain`` (its number), ``class`` (the name of the shape) and ``recording``;
+        ``length (trial)`` and ``mask (trial, time)`` where lengths differ. The attribute
+        ``factors`` lists the factors' names.
 
     Examples
     --------
@@ -142,14 +160,20 @@ def _draw_factors(
     study: SeriesStudy, n: int, rng: np.random.Generator
 ) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
     """Draw every factor independently of all others and of the subject."""
+
+    def within(low: float, high: float) -> NDArray[np.float64]:
+        if not study.levels:
+            return rng.uniform(low, high, n)
+        return np.linspace(low, high, study.levels)[rng.integers(study.levels, size=n)]
+
     return {
         "shape": rng.integers(study.n_classes, size=n),
         "order": rng.integers(2, size=n),
-        "trend": rng.uniform(-1.5, 1.5, n),
-        "frequency": rng.uniform(*study.frequency, n),
-        "amplitude": rng.uniform(0.6, 1.8, n),
-        "burst": rng.uniform(0.1, 0.9, n),
-        "colour": rng.uniform(0.0, 2.0, n),
+        "trend": within(-1.5, 1.5),
+        "frequency": within(*study.frequency),
+        "amplitude": within(0.6, 1.8),
+        "burst": within(0.1, 0.9),
+        "colour": within(0.0, 2.0),
     }
 
 
@@ -168,8 +192,8 @@ def _components(
     phase = start + (factors["frequency"] * pace)[:, None] * time
     wave = factors["amplitude"][:, None] * _waves(phase, factors["shape"])
     trend = factors["trend"][:, None] * (place - 0.5)
-    burst = _bump(place - factors["burst"][:, None], 0.05) * np.cos(
-        2 * np.pi * 0.2 * study.sfreq * time
+    burst = _bump(place - factors["burst"][:, None], study.burst_width) * np.cos(
+        2 * np.pi * study.burst_carrier * study.sfreq * time
     )
     first = np.where(factors["order"] == 0, 0.3, 0.7)[:, None]
     events = _bump(place - first, 0.04) - _bump(place - (1 - first), 0.04)
@@ -216,7 +240,7 @@ def _as_seen(
     """Mix the components into the channels of each subject and add its noise and offset."""
     shape = (study.n_subjects, study.n_channels, 4)
     common = rng.uniform(0.4, 1.0, shape[1:]) * rng.choice([-1.0, 1.0], shape[1:])
-    mixing = common + 0.35 * study.shift * rng.standard_normal(shape)
+    mixing = common + 0.35 * study.mixing * study.shift * rng.standard_normal(shape)
     offset = 0.5 * study.shift * rng.standard_normal(shape[:2])
     level = np.exp(0.3 * study.shift * rng.standard_normal(study.n_subjects))
     gain = np.exp(0.2 * study.shift * rng.standard_normal(study.n_subjects))
@@ -244,7 +268,8 @@ def _dataset(
     length: NDArray[np.int64],
 ) -> xr.Dataset:
     names = np.array([f"s{k + 1:02d}" for k in range(study.n_subjects)])
-    coords = {name: ("trial", value, {"factor": FACTORS[name]}) for name, value in factors.items()}
+    kinds = dict.fromkeys(FACTORS, "discrete") if study.levels else FACTORS
+    coords = {name: ("trial", value, {"factor": kinds[name]}) for name, value in factors.items()}
     data = xr.Dataset(
         {"signal": (("trial", "channel", "time"), signal)},
         coords={

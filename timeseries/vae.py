@@ -31,7 +31,7 @@ class SeriesVAE(LatentModel):
     preset : {"ae", "vae", "beta-vae", "beta-tcvae", "factor-vae", "info-vae", "dts"}
         The member; ``"dts"`` is DTS without its group segments.
     n_latents : int
-    network : {"conv", "tcn", "lstm", "gru", "mlp"}
+    network : {"conv", "fcn", "tcn", "lstm", "gru", "mlp"}
     n_hidden : int
     beta : float
         Weight of the KL (beta-VAE), of TC (beta-TCVAE), of the density ratio (FactorVAE's gamma),

@@ -27,7 +27,7 @@ class QuantisedGAN(nn.Module):
 
     Parameters
     ----------
-    kind : {"mlp", "conv", "tcn", "lstm", "gru"}
+    kind : {"mlp", "conv", "fcn", "tcn", "lstm", "gru"}
         Of generator and encoder. The critic is convolutional where this is recurrent: gradients
         of recurrent layers can't be penalised on a GPU.
     n_channels, n_times, n_latents, n_values, n_hidden : int

@@ -154,7 +154,7 @@ class QuantisedAutoencoder(nn.Module):
 
     Parameters
     ----------
-    kind : {"mlp", "conv", "tcn", "lstm", "gru"}
+    kind : {"mlp", "conv", "fcn", "tcn", "lstm", "gru"}
     n_channels, n_times, n_latents, n_values, n_hidden : int
     shared : bool
         One codebook for all latents.

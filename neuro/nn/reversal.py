@@ -16,7 +16,7 @@ from torch import Tensor
 
 class _Reverse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, strength: float | Tensor) -> Tensor:
         ctx.strength = strength
         return x.view_as(x)
 
@@ -25,13 +25,14 @@ class _Reverse(torch.autograd.Function):
         return -ctx.strength * grads[0], None
 
 
-def reverse_gradient(x: Tensor, strength: float = 1.0) -> Tensor:
+def reverse_gradient(x: Tensor, strength: float | Tensor = 1.0) -> Tensor:
     """Return `x` itself; its gradient is multiplied by ``-strength``.
 
     Parameters
     ----------
     x : Tensor
-    strength : float
+    strength : float or Tensor
+        A tensor must broadcast with `x`, such as one strength for each row.
 
     Examples
     --------

@@ -7,11 +7,13 @@ recurrent and causal networks are read at the last real sample.
 References
 ----------
 Bai, Kolter and Koltun, "An empirical evaluation of generic convolutional and recurrent networks
-for sequence modeling" (2018): the TCN.
+for sequence modeling" (2018): the TCN. Wang, Yan and Oates, "Time series classification from
+scratch with deep neural networks" (IJCNN 2017): the FCN.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -118,6 +120,33 @@ class ConvEncoder(nn.Module):
             mask = F.max_pool1d(mask[:, None], _STRIDE).squeeze(1)
             x = F.relu(layer(x)) * mask[:, None]
         return self.out(F.relu(self.into(x.flatten(1))))
+
+
+class FCNEncoder(nn.Module):
+    """Three strided convolutions, read on average and in place.
+
+    The average, as in the fully convolutional network of Wang, Yan and Oates (2017), tells what
+    happens wherever it happens, such as the shape of a wave; the dense layer tells where.
+    """
+
+    def __init__(self, n_channels: int, n_times: int, n_outputs: int, n_hidden: int) -> None:
+        super().__init__()
+        self.n_times = n_times + -n_times % 8
+        widths = (n_channels, max(4, n_hidden // 2), n_hidden, n_hidden)
+        self.down = nn.ModuleList(
+            nn.Conv1d(n_in, n_out, 5, 2, 2) for n_in, n_out in itertools.pairwise(widths)
+        )
+        self.into = nn.Linear(n_hidden * (self.n_times // 8), n_hidden)
+        self.out = nn.Linear(2 * n_hidden, n_outputs)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map ``(batch, channel, time)`` to ``(batch, n_outputs)``."""
+        x, mask = fit_time(x, mask, self.n_times)
+        for layer in self.down:
+            mask = F.max_pool1d(mask[:, None], 2).squeeze(1)
+            x = F.relu(layer(x)) * mask[:, None]
+        average = x.sum(-1) / mask.sum(-1, keepdim=True).clamp(min=1)
+        return self.out(torch.cat([average, F.relu(self.into(x.flatten(1)))], 1))
 
 
 class _CausalBlock(nn.Module):
@@ -266,10 +295,10 @@ class RecurrentDecoder(nn.Module):
         return self.out(self.cell(repeated)[0]).mT
 
 
-KINDS = ("mlp", "conv", "tcn", "lstm", "gru")
+KINDS = ("mlp", "conv", "fcn", "tcn", "lstm", "gru")
 _CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
-_ENCODERS = {"mlp": MLPEncoder, "conv": ConvEncoder, "tcn": TCNEncoder}
-_DECODERS = {"mlp": MLPDecoder, "conv": ConvDecoder, "tcn": TCNDecoder}
+_ENCODERS = {"mlp": MLPEncoder, "conv": ConvEncoder, "fcn": FCNEncoder, "tcn": TCNEncoder}
+_DECODERS = {"mlp": MLPDecoder, "conv": ConvDecoder, "fcn": ConvDecoder, "tcn": TCNDecoder}
 
 
 def make_encoder(
@@ -279,7 +308,7 @@ def make_encoder(
 
     Parameters
     ----------
-    kind : {"mlp", "conv", "tcn", "lstm", "gru"}
+    kind : {"mlp", "conv", "fcn", "tcn", "lstm", "gru"}
     n_channels, n_times : int
         Of the longest series.
     n_outputs : int
@@ -309,7 +338,7 @@ def make_decoder(
 
     Parameters
     ----------
-    kind : {"mlp", "conv", "tcn", "lstm", "gru"}
+    kind : {"mlp", "conv", "fcn", "tcn", "lstm", "gru"}
     n_latents, n_channels, n_times, n_hidden : int
 
     Returns
@@ -328,15 +357,33 @@ def make_decoder(
     return _DECODERS[kind](n_latents, n_channels, n_times, n_hidden)
 
 
+class SegmentEncoder(nn.Module):
+    """Encoders side by side, one for each group of latents.
+
+    What one group must not tell is then not learned for another in the same layers.
+    """
+
+    def __init__(self, encoders: list[nn.Module]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map ``(batch, channel, time)`` to the means of all groups, then the log variances."""
+        halves = [encoder(x, mask).chunk(2, -1) for encoder in self.encoders]
+        return torch.cat([half[side] for side in (0, 1) for half in halves], -1)
+
+
 class SequenceVAE(nn.Module):
     """An encoder to mean and log variance, and a decoder.
 
     Parameters
     ----------
-    kind : {"mlp", "conv", "tcn", "lstm", "gru"}
+    kind : {"mlp", "conv", "fcn", "tcn", "lstm", "gru"}
     n_channels, n_times, n_latents, n_hidden : int
     decoder : str, optional
         Kind of the decoder; as the encoder by default.
+    segments : tuple of int, optional
+        Sizes of groups of latents that add up to `n_latents`; each has an encoder of its own.
 
     Examples
     --------
@@ -354,10 +401,15 @@ class SequenceVAE(nn.Module):
         n_latents: int,
         n_hidden: int = 128,
         decoder: str | None = None,
+        segments: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.n_latents = n_latents
-        self.encoder = make_encoder(kind, n_channels, n_times, 2 * n_latents, n_hidden)
+        each = [
+            make_encoder(kind, n_channels, n_times, 2 * n, n_hidden)
+            for n in segments or (n_latents,)
+        ]
+        self.encoder = SegmentEncoder(each) if segments else each[0]
         self.decoder = make_decoder(decoder or kind, n_latents, n_channels, n_times, n_hidden)
 
     def encode(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

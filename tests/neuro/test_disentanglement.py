@@ -370,6 +370,20 @@ def test_factors_that_cannot_be_used_are_named():
     assert scores == disentanglement(z, {"good": z[:, 0]}, scores=["mig"])
     with pytest.raises(InputError, match="no factor can be used: flat is constant"):
         disentanglement(z, {"flat": np.ones(30)})
+    with pytest.raises(InputError, match="no factor can be used: bare"):
+        disentanglement(z, {"bare": np.full(30, np.nan)})
+
+
+def test_a_latent_without_variance_is_no_part_of_what_others_tell():
+    s = factorial(3, 2, 20)
+    z = s + 0.1 * np.random.default_rng(0).normal(size=s.shape)
+    with_flat = np.column_stack([z, np.full(len(z), 2.0)])
+    names = ["infom", "infoe", "infoc", "modularity", "mig", "tc", "dci_d", "dci_c"]
+    assert_allclose(
+        list(disentanglement(with_flat, s, scores=names).values()),
+        list(disentanglement(z, s, scores=names).values()),
+        atol=1e-6,
+    )
 
 
 def test_what_counts_as_classes():

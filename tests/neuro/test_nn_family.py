@@ -132,6 +132,11 @@ def test_the_vae_is_a_member(estimator):
     assert all(torch.allclose(a, b, atol=1e-8) for a, b in zip(gradient, expected, strict=True))
 
 
+@pytest.mark.parametrize("beta", [0.03, 0.1, 0.7, 3.0])
+def test_any_beta_takes_the_closed_form(beta):
+    assert Penalty(a=1 - beta, b=beta, c=beta).one_weight
+
+
 def test_beta_members():
     plain = loss_of(Penalty())[0]
     beta = loss_of(Penalty(a=-3.0, b=4.0, c=4.0))[0]

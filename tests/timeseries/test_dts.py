@@ -47,7 +47,7 @@ def data():
 @pytest.fixture(scope="module")
 def dts(data):
     y = np.where(data["domain"] == "bob", "", data["label"])
-    model = DTS(n_label_latents=4, n_domain_latents=2, max_epochs=40, **SMALL)
+    model = DTS(4, 2, standardise="domain", max_epochs=40, **SMALL)
     return model.fit(data, y)
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import neuro
 from neuro.cli import app
 from neuro.metrics.scores import SCORES
-from timeseries.adapt_study import MODELS
+from timeseries.adapt_report import MODELS
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
@@ -28,6 +29,7 @@ def run(name, folder, monkeypatch, *settings):
 SMALL = (
     "encoder.max_epochs=1", "encoder.n_hidden=8", "vanishing.max_epochs=1", "vanishing.n_hidden=8",
     "adaptation.network.max_epochs=1", "adaptation.network.n_hidden=8", "adaptation.n_pairs=2",
+    "probes.network.max_epochs=1", "probes.network.n_hidden=8",
 )  # fmt: skip
 
 
@@ -42,6 +44,10 @@ def test_dts(tmp_path, monkeypatch):
             assert f"segment.{segment}.{what}.accuracy" in text
     for model in MODELS:
         assert f"adapt.mean.{model}.accuracy" in text
+    for model in ("vae", "beta_tcvae", "dts_conv", "dts_lstm", "pca", "raw", "supervised"):
+        for task in ("linear", "knn"):
+            assert f"probe.{model}.{task}.accuracy" in text
+    assert "disentangle.dts_conv.infom" in text
     report = (tmp_path / "runs" / "dts" / "report.html").read_text()
     assert "KL vanishing" in report
     assert "Acc/D-S" in report
@@ -66,16 +72,25 @@ def test_dts_from_a_folder_of_files_to_the_codes_of_new_ones(tmp_path, monkeypat
     table.drop(columns=["who", "what", "take"]).to_csv(new, index=False)
     result = CliRunner().invoke(app, ["decode", "runs/dts/encoder", str(new), "--out", "codes"])
     assert result.exit_code == 0, result.output
-    assert list((tmp_path / "codes").rglob("*"))
+    encoder = neuro.load(tmp_path / "runs" / "dts" / "encoder")
+    values = table[["x", "y"]].to_numpy(np.float32).T
+    # 16 samples a window and 8 between two; a new file has no labels that windows could not cross.
+    windows = np.stack([values[:, k : k + 16] for k in range(0, n - 15, 8)])
+    found = neuro.open_dataset(tmp_path / "codes" / "new.zarr", load=True)["codes"]
+    assert found.shape == (19, 16)
+    assert found["latent"].values[[0, -1]].tolist() == ["g_y0", "g_d3"]
+    assert np.allclose(found.values, encoder.transform(windows), atol=1e-5)
+    assert np.ptp(found.values, axis=0).min() > 0
 
 
 def test_vae_zoo(tmp_path, monkeypatch):
     metrics = run(
-        "vae-zoo", tmp_path, monkeypatch, "series.n_trials=60", "series.n_samples=32",
-        "models.max_epochs=1", "models.n_latents=4", "table.n_most=30",
+        "vae-zoo", tmp_path, monkeypatch, "series.simulate.n_trials=120",
+        "series.simulate.n_samples=32", "models.max_epochs=1", "models.n_latents=4",
+        "table.n_most=30", "table.n_boot=2",
     )  # fmt: skip
     text = json.dumps(metrics)
-    for model in ("ae", "vae", "beta-vae", "beta-tcvae", "factor-vae", "info-vae", "dts"):
+    for model in ("ae", "vae", "beta_vae", "beta_tcvae", "factor_vae", "info_vae", "dts"):
         for score in SCORES:
             assert f"disentangle.{model}.{score}" in text
 

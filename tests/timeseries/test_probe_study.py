@@ -26,7 +26,11 @@ stages:
   series: {use: ts-series, simulate: {n_subjects: 4, n_trials: 30, n_classes: 2, n_samples: 32}}
   split: {use: ts-split, series: "${series}"}
   models: {use: ts-vae, series: "${split}", max_epochs: 1, n_hidden: 8, sweep: {preset: [ae, vae]}}
-  probes: {use: ts-downstream, series: "${split}", models: "${models}"}
+  probes:
+    use: ts-downstream
+    series: "${split}"
+    models: "${models}"
+    network: {max_epochs: 1, n_hidden: 8}
 """
 
 
@@ -36,11 +40,12 @@ def test_the_stage_probes_encoders_beside_plain_features(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["run", "probes.yaml"])
     assert result.exit_code == 0, result.output
     text = (tmp_path / "runs" / "probes" / "metrics.json").read_text()
-    for model in ("ae", "vae", "pca", "raw"):
+    for model in ("ae", "vae", "pca", "raw", "supervised"):
         for task in ("linear", "knn"):
             assert f"probe.{model}.{task}.accuracy" in text
     assert json.loads(text)
     assert "anomaly.ae.auc" in text
+    assert "anomaly.pca.auc" in text
 
 
 def test_spoiled_series_are_anomalies_to_a_model_of_whole_ones():
@@ -57,6 +62,10 @@ def test_spoiled_series_are_anomalies_to_a_model_of_whole_ones():
     bad = whole.copy(data=spoiled(whole.values, 1))
     assert anomaly_scores(Mean(), whole).max() == 0
     assert anomaly_scores(Mean(), bad) == pytest.approx(np.full(5, 9 * 4 / 40))
+    mask = np.arange(40) < np.array([[40], [20], [20], [10], [10]])
+    padded = whole.copy(data=whole.values * mask[:, None])
+    padded = padded.assign_coords(mask=(("trial", "time"), mask))
+    assert anomaly_scores(Mean(), padded).max() == 0
 
 
 def test_an_encoder_of_series_stands_in_a_pipeline():

@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
+import xarray as xr
 from typer.testing import CliRunner
 
 from neuro.cli import app
+from neuro.errors import InputError
 from neuro.metrics import disentanglement
+from timeseries.dts_study import names_of
 from timeseries.qlae import QLAE
-from timeseries.qlae_study import SCORES, binned, model_names
+from timeseries.qlae_study import SCORES, binned, known_factors
 from timeseries.vae import SeriesVAE
 
 EEG = """
@@ -69,7 +73,8 @@ def test_qlae_runs_on_eeg_by_yaml_alone(tmp_path):
 def test_the_workflow_scores_every_model(tmp_path):
     models = ("encoder", "no_decay", "shared", "gan", "ae", "beta_vae", "beta_tcvae")
     settings = [
-        "series.n_trials=80", "series.n_samples=32", "scores.n_boot=2", "scores.n_most=50",
+        "series.simulate.n_trials=250", "series.simulate.n_samples=16", "scores.n_boot=2",
+        "series.simulate.n_channels=2", "scores.n_most=50",
         *(f"{m}.max_epochs=1" for m in models), *(f"{m}.n_latents=3" for m in models),
     ]  # fmt: skip
     flags = [part for one in settings for part in ("--set", one)]
@@ -101,6 +106,16 @@ def test_models_are_named_by_what_sets_them_apart():
         SeriesVAE("beta-tcvae"),
     ]  # fmt: skip
     expected = ["qlae", "qlae_no_decay", "qlae_shared", "ae", "beta_tcvae"]
-    assert model_names(models) == expected
-    assert model_names([QLAE(), QLAE(network="mlp")]) == ["qlae_conv", "qlae_mlp"]
-    assert model_names([QLAE(), QLAE()]) == ["qlae_conv_0", "qlae_conv_1"]
+    assert names_of(models) == expected
+    assert names_of([QLAE(), QLAE(network="mlp")]) == ["qlae_conv", "qlae_mlp"]
+    assert names_of([QLAE(), QLAE()]) == ["qlae_conv_0", "qlae_conv_1"]
+
+
+def test_factors_of_files_are_class_and_person():
+    data = xr.Dataset(
+        {"signal": (("trial", "channel", "time"), np.zeros((4, 1, 8)))},
+        {"class": ("trial", ["a", "b", "a", "b"]), "subject": ("trial", ["s", "s", "s", "s"])},
+    )
+    assert list(known_factors(data, ())) == ["class"]
+    with pytest.raises(InputError, match="no known factor"):
+        known_factors(data.isel(trial=[0, 2]), ())

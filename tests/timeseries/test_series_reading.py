@@ -9,7 +9,7 @@ import xarray as xr
 
 from neuro.data import as_signal
 from neuro.errors import ContractError, DataError
-from timeseries.downstream import cepstra, grouped_accuracy, summary_features
+from timeseries.downstream import grouped_accuracy, summary_features
 from timeseries.read_series import Columns, from_arrays, read_series
 from timeseries.recording import Recording, Span
 from timeseries.series_encoder import SeriesEncoder, mask_of
@@ -169,7 +169,6 @@ def test_padding_does_not_change_features():
     padded = np.concatenate([X, np.zeros((5, 1, 100))], axis=-1)
     mask = np.arange(500) < np.full((5, 1), 400)
     assert np.allclose(summary_features(X), summary_features(padded, mask))
-    assert np.allclose(cepstra(X, 1000.0), cepstra(padded, 1000.0, np.full(5, 400)))
 
 
 def test_grouped_accuracy_finds_what_holds_across_groups_only():

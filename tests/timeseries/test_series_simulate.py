@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from neuro.errors import InputError
+from timeseries.dts_study import factors_of
 from timeseries.simulate import FACTORS, SeriesStudy, simulate_series
 
 
@@ -55,12 +56,26 @@ def test_unequal_lengths_are_padded_and_gaps_are_missing_values():
     assert 0.05 < np.isnan(inside).mean() < 0.15
 
 
+def test_levels_put_every_factor_on_a_grid_of_independent_classes():
+    data = simulate_series(SeriesStudy(n_subjects=1, n_trials=2000, levels=5))
+    known = factors_of(data, ())
+    assert list(known) == data.attrs["factors"]
+    assert {name: len(np.unique(v)) for name, v in known.items()} == {
+        "shape": 4, "order": 2, "trend": 5, "frequency": 5, "amplitude": 5, "burst": 5, "colour": 5,
+    }  # fmt: skip
+    assert all(values.dtype.kind == "i" for values in known.values())
+    table = np.corrcoef(np.stack(list(known.values())))
+    assert np.abs(table - np.eye(7)).max() < 0.1
+
+
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
         ({"n_classes": 9}, "n_classes"),
         ({"frequency": (1, 30)}, "frequency"),
         ({"missing": 2}, "mis"),
+        ({"levels": 1}, "levels is 1"),
+        ({"burst_width": 0}, "burst_width"),
     ],
 )
 def test_senseless_studies_are_refused(wrong, word):

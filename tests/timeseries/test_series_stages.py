@@ -7,7 +7,7 @@ import pytest
 
 from neuro.errors import DataError
 from timeseries import series_study
-from timeseries.series_stages import SeriesParams, SplitParams
+from timeseries.series_stages import SeriesParams, SpectraParams, SplitParams
 
 
 class Quiet:
@@ -69,3 +69,36 @@ def test_files_are_cut_and_what_is_left_out_is_told(tmp_path):
     assert data["class"].values.tolist() == ["WALK", "WALK", "SIT", "SIT"]
     assert [w.split(" ")[0] for w in context.warned[:1]] == ["1"]
     assert any("interpolated in 1" in w for w in context.warned)
+
+
+def test_simulated_gaps_are_filled_or_refused():
+    simulate = {"n_subjects": 1, "n_trials": 20, "missing": 0.1}
+    data = series_study.read(SeriesParams(simulate=simulate).model_dump(), Quiet())
+    assert np.isfinite(data["signal"].values).all()
+    refused = SeriesParams(simulate=simulate, windows={"missing": "refuse"})
+    with pytest.raises(DataError, match="simulated series miss samples"):
+        series_study.read(refused.model_dump(), Quiet())
+
+
+def test_a_stage_simulates_all_that_the_simulator_can():
+    from dataclasses import fields
+
+    from timeseries.series_stages import Simulation
+    from timeseries.simulate import SeriesStudy
+
+    assert set(Simulation.model_fields) == {field.name for field in fields(SeriesStudy)}
+
+
+def test_spectra_are_a_stage_and_draw_an_example_of_each_class(tmp_path):
+    rng = np.random.default_rng(0)
+    index = {"start": [0, 4000, 6000], "length": [4000, 2000, 2500], "sample_rate": 8000}
+    np.savez(tmp_path / "ann.npz", signal=rng.standard_normal(8500), digit=[3, 7, 3], **index)
+    params = SeriesParams(files=[tmp_path / "ann.npz"], label="digit")
+    context = Quiet()
+    waves = series_study.read(params.model_dump(), context)
+    for n_frames, masked in ((None, True), (20, False)):
+        settings = SpectraParams(n_frames=n_frames).model_dump()
+        data = series_study.spectra(waves, settings, context)
+        assert ("mask" in data.coords) == masked
+        assert data["class"].values.tolist() == ["3", "7", "3"]
+    assert context.titles == ["Series", "Spectra", "Spectra"]
