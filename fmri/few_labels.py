@@ -37,6 +37,9 @@ def record(
     """Train on few labels with and without pretraining, hand over, return scores by trial."""
     from neuro.report import Figure, Table, Text
 
+    if settings["optional"] and "part" not in data.coords:
+        context.section("Few labels", Text("The data bring no split, so this was not measured."))
+        return pd.DataFrame({"item": []})
     blocks = blocks_in(data, ("perception",)) if "kind" in data.coords else data.load()
     table = score_few(blocks, encoder, pretrained, settings, context.progress)
     how = {"units": table["item"].to_numpy(), "n_unit": "item", "n_boot": settings["n_boot"],

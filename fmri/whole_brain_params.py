@@ -203,6 +203,8 @@ class FewLabelsParams(Params):
     n_draws: int = Field(3, ge=1)
     """Draws of these trials, each with a training from scratch and one from the pretrained
     weights."""
+    optional: bool = False
+    """Say so where the data bring no split, instead of refusing them."""
     n_boot: int = Field(2000, ge=100)
     """Bootstrap samples behind the intervals."""
     seed: int = 0

@@ -117,6 +117,13 @@ def test_the_gain_of_pretraining_is_reported(call, data, encoder, pretrained, tm
     expected = table.groupby("item")[["pretrained", "scratch"]].mean().mean()
     assert gain["value"] == pytest.approx(expected["pretrained"] - expected["scratch"])
     assert gain["low"] <= gain["value"] <= gain["high"]
+    whole = data.drop_vars("part")
+    with pytest.raises(DataError, match="what is for training"):
+        call(tmp_path / "no", stages.few_labels, whole, encoder, pretrained[0])
+    table, metrics = call(tmp_path / "say", stages.few_labels, whole, encoder, pretrained[0],
+                          optional=True)  # fmt: skip
+    assert len(table) == 0
+    assert "pretrain.gain" not in metrics
 
 
 def test_imagery_follows_its_signal_and_repeats(call, data, encoder, tmp_path):
