@@ -132,7 +132,7 @@ def simulate_whole_brain(
     strength: float = 3.0,
     imagery: float = 0.5,
     background: float = 0.4,
-    noise: float = 1.0,
+    noise: float = 0.5,
     motion: float = 1.0,
     drift: float = 1.0,
     delay: float = 0.4,
@@ -163,7 +163,7 @@ def simulate_whole_brain(
     n_test_repeats : int
         How often a test item is shown; training items are shown once.
     strength : float
-        Of what is seen, in standard deviations of a parcel's noise, where the gain is 1.
+        Peak of the response of a parcel of gain 1 to a latent of one standard deviation.
     imagery : float
         Strength of what is imagined, as a share of what is seen; 0 is a null.
     background, noise, motion, drift : float
