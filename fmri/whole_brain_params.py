@@ -43,13 +43,13 @@ class BrainSimulation(BaseModel):
     """Runs in which prompts are imagined."""
     n_prompts: int = Field(16, ge=2)
     """Prompts that are imagined, each several times."""
-    strength: float = Field(3.0, ge=0)
+    strength: float = Field(4.0, ge=0)
     """Peak of the response of a parcel of gain 1 to a latent of one standard deviation."""
     imagery: float = Field(0.5, ge=0)
     """Strength of what is imagined, as a share of what is seen; 0 is a null."""
     background: float = Field(0.4, ge=0)
     """Standard deviation of activity that no stimulus drives."""
-    noise: float = Field(0.5, gt=0)
+    noise: float = Field(1.0, gt=0)
     """Standard deviation of a parcel's own noise."""
 
 
