@@ -45,7 +45,7 @@ class ParcelsParams(Params):
     """Column of the events that says what was shown."""
 
 
-@stage("brain-parcels", version=1)
+@stage("brain-parcels", version=2)
 def parcels(params: ParcelsParams, context: Context) -> Dataset:
     """Average runs over the parcels of an atlas and cut a block for each event.
 
@@ -76,7 +76,12 @@ class AblateParams(Params):
     """Random sets of parcels for each size of a network."""
     n_random_retrained: int = Field(50, ge=5)
     """The same with retraining, of which each is a model."""
-    leave_out: tuple[str, ...] = ("imagery", "rest")
+    C: float | None = Field(1.0, gt=0)
+    """Inverse penalty of the logistic regressions; null chooses it inside the training trials."""
+    no_network: str = "none"
+    """The word for parcels of no network, which are not taken away by themselves; '' where the
+    atlas has a network of this name."""
+    leave_out: tuple[str, ...] = ("imagery", "rest", "unlabelled")
     """Kinds of trials that are not used."""
     atlas: File | None = None
     """Label image for a brain map."""
@@ -86,14 +91,16 @@ class AblateParams(Params):
     """Of random sets and intervals."""
 
 
-@stage("brain-ablate", version=1)
+@stage("brain-ablate", version=2)
 def ablate(
     data: Dataset, params: AblateParams, context: Context, encoder: Encoder | None = None
 ) -> Table:
     """Take away one network after another, each beside random sets of as many parcels.
 
-    Without an encoder linear models are trained, on the training trials of each fold. The whole
-    brain is compared with the visual network alone and with everything but it.
+    Without an encoder linear models are trained, on the training trials of each fold; retraining
+    is done with linear models in any case. An encoder is scored on the test part of the data; where
+    they have none, one with its parameters is trained in each fold, from scratch. The whole brain
+    is compared with the visual network alone and with everything but it.
     """
     from fmri import ablation_study
 
@@ -105,6 +112,10 @@ class ImageryParams(Params):
 
     kind: str = "imagery"
     """The kind of the trials."""
+    leave_out: tuple[str, ...] = ("rest", "unlabelled")
+    """Kinds of trials that a linear model is not trained on."""
+    optional: bool = False
+    """Say so where nothing was imagined, instead of refusing the data."""
     blocks: str | None = None
     """Coordinate (run, subject): only prompts that came in the same blocks change places."""
     n_permutations: int = Field(9999, ge=99)
@@ -113,7 +124,7 @@ class ImageryParams(Params):
     """Of the pairings."""
 
 
-@stage("brain-imagery", version=1)
+@stage("brain-imagery", version=2)
 def imagery(
     data: Dataset, params: ImageryParams, context: Context, encoder: Encoder | None = None
 ) -> Table:
@@ -131,10 +142,12 @@ class ZeroShotParams(Params):
     """What is known of categories."""
 
     attributes: File | None = None
-    """CSV of categories as rows, with a first line # source: ...; null is the table of the eight
-    categories of Haxby et al. that ships with fmri."""
-    leave_out: tuple[str, ...] = ("imagery", "rest")
+    """CSV of categories as rows, with a first line # source: ...; null is what the data bring along
+    (attribute_table), or the table of the eight categories of Haxby et al. that ships with fmri."""
+    leave_out: tuple[str, ...] = ("imagery", "rest", "unlabelled")
     """Kinds of trials that are not used."""
+    usual: bool = True
+    """Decode categories with all of them in training too."""
     n_permutations: int = Field(1000, ge=99)
     """Shuffles of the attributes among categories."""
     n_boot: int = Field(2000, ge=100)
@@ -143,7 +156,7 @@ class ZeroShotParams(Params):
     """Of shuffles and intervals."""
 
 
-@stage("brain-zero-shot", version=1)
+@stage("brain-zero-shot", version=2)
 def zero_shot(data: Dataset, params: ZeroShotParams, context: Context) -> Table:
     """Name categories that were left out of training, through a table of attributes.
 

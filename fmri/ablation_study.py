@@ -13,14 +13,31 @@ from numpy.typing import NDArray
 from fmri import ablation_plots
 from fmri.network_ablation import Ablation, Trainer, ablate, compare_sets, network_groups
 from fmri.network_ablation import truth_correlation as spearman
-from fmri.network_scores import category_trainer, features, fitted_trainer, target_trainer
+from fmri.network_scores import (
+    category_trainer,
+    estimator_trainer,
+    features,
+    fitted_trainer,
+    naming_trainer,
+    target_trainer,
+)
+from fmri.trial_columns import (
+    block_values,
+    column_of,
+    embedding_rows,
+    embedding_table,
+    folds_of,
+    item_of,
+    labels_along,
+    mean_blocks,
+)
 from neuro.errors import DataError, InputError
-from neuro.validation import Estimate, Fold, grouped_folds
+from neuro.validation import Estimate, Fold
 
 if TYPE_CHECKING:
     from neuro.stage import Context
 
-__all__ = ["embeddings", "record_ablation", "record_imagery", "record_zero_shot"]
+__all__ = ["parcel_sets", "record_ablation", "record_imagery", "record_zero_shot"]
 
 HOW = {
     "zero": "0 at test", "mean": "the training mean at test", "retrain": "0 in training and test"
@@ -45,50 +62,65 @@ def record_ablation(
     from neuro.report import Figure, Table, Text
 
     data = _seen(data, settings["leave_out"])
-    averaged = encoder is None and settings["time"] == "mean"
-    X = _mean_blocks(data) if averaged else _blocks(data)
-    groups, n_unit = parcel_sets(data), settings["groups"]
-    units = _column(data, n_unit)
-    folds, train = _folds(data, units, encoder), _trainer(data, settings, encoder)
+    groups, n_unit = parcel_sets(data, settings["no_network"]), settings["groups"]
+    units = column_of(data, n_unit)
+    folds = _folds(data, units, encoder)
     common = {"n_unit": n_unit, "n_boot": settings["n_boot"], "random_state": settings["seed"]}
-    found = []
+    found, models = [], []
     for how in settings["how"]:
-        if encoder is not None and how == "retrain":
-            context.warn("retraining is not done with a fitted encoder: leave the encoder away")
-            continue
+        # A model for each of some hundred sets: retraining is for linear models.
+        model = None if how == "retrain" else encoder
+        averaged = model is None and settings["time"] == "mean"
+        X = mean_blocks(data) if averaged else block_values(data)
         n = settings["n_random_retrained" if how == "retrain" else "n_random"]
         found.append(
-            ablate(X, groups, train, folds, units, how=how, n_random=n, progress=context.progress,
-                   **common)
+            ablate(X, groups, _trainer(data, settings, model), folds, units, how=how, n_random=n,
+                   progress=context.progress, **common)
         )  # fmt: skip
+        models.append("linear" if model is None else "encoder")
     if not found:
-        raise InputError("there is no ablation to do: 'how' holds none for this model")
+        raise InputError("there is no ablation to do: 'how' names none")
     _record(context, found[0], data)
-    table = pd.concat([one.table for one in found], ignore_index=True)
-    whole = found[0].whole
+    tables = [one.table.assign(model=m) for one, m in zip(found, models, strict=True)]
+    table = pd.concat(tables, ignore_index=True)
+    named = [f"{HOW[one.how]} ({m} model)" for one, m in zip(found, models, strict=True)]
     context.section(
         "What networks contribute",
-        Text(_in_words(found[0], whole)),
+        Text(_in_words(found[0], found[0].whole) + _apart(data, settings["no_network"])),
         Table(table, "Drop of the score when a network is taken away, with 95 % intervals over "
               f"{n_unit}s; the band of random sets of as many parcels; p that random sets cost as "
               "much, corrected by Holm over networks."),
-        *(Figure(ablation_plots.drop_figure(one), f"Networks filled with {HOW[one.how]}: points "
+        *(Figure(ablation_plots.drop_figure(one), f"Networks filled with {name}: points "
                  "with 95 % intervals; grey: 95 % of random sets of as many parcels.")
-          for one in found),
+          for one, name in zip(found, named, strict=True)),
         *_map_blocks(found[0], data, groups, settings["atlas"]),
     )  # fmt: skip
     context.method(
-        "Each network's parcels were replaced by "
-        f"{', '.join(HOW[one.how] for one in found)}, and compared with "
+        f"Each network's parcels were replaced by {', '.join(named)}, and compared with "
         f"{settings['n_random']} random sets of as many parcels.", "wang2024wave",
     )  # fmt: skip
-    _compare(context, X, data, groups, folds, units, settings, common)
-    context.scored(f"ablation-{len(X)}-{X.shape[1]}")
-    return table
+    _compare(context, mean_blocks(data) if settings["time"] == "mean" else block_values(data),
+             data, groups, folds, units, settings, common)  # fmt: skip
+    context.scored(f"ablation-{data.sizes['trial']}-{data.sizes['parcel']}")
+    table.attrs["inside"] = {name: found[0].inside(name) for name in groups}
+    return table.assign(information=_information(data, table["network"]))
 
 
-def parcel_sets(data: xr.Dataset) -> dict[str, NDArray[np.bool_]]:
-    """Sets of parcels: the masks ``in_<name>`` where there are some, else networks."""
+def parcel_sets(data: xr.Dataset, no_network: str = "none") -> dict[str, NDArray[np.bool_]]:
+    """Sets of parcels: the masks ``in_<name>`` where there are some, else networks.
+
+    Parameters
+    ----------
+    data : Dataset
+    no_network : str
+        The word for parcels of no network. They are part of the whole brain and of random sets and
+        are not taken away by themselves; "" where the atlas has a network of this name.
+
+    Raises
+    ------
+    DataError
+        Where parcels have no network.
+    """
     masks = {
         str(name).removeprefix("in_"): data[name].values.astype(bool)
         for name in data.coords
@@ -99,22 +131,10 @@ def parcel_sets(data: xr.Dataset) -> dict[str, NDArray[np.bool_]]:
     if "network" not in data.coords:
         raise DataError("the parcels have no network; give the table of the atlas when reading")
     groups = network_groups(data["network"].values)
-    groups.pop("none", None)
+    groups.pop(no_network, None)
+    if not groups:
+        raise DataError(f"all parcels are of no network ('{no_network}'); there is none to ablate")
     return groups
-
-
-def embeddings(data: xr.Dataset) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """Return the embeddings of the items, and their names.
-
-    Raises
-    ------
-    DataError
-        Where the data hold no ``target`` by item.
-    """
-    if "target" not in data or data["target"].ndim != 2:
-        raise DataError("the data hold no 'target' (item, feature): an embedding of each item")
-    target = data["target"]
-    return target.values.astype(np.float32), _labels(data, str(target.dims[0]))
 
 
 def record_imagery(
@@ -124,17 +144,21 @@ def record_imagery(
     from fmri.imagery import pairing_test
     from neuro.report import Figure, Text
 
-    table, known = embeddings(data)
-    column = _item_column(data)
-    kind = _column(data, "kind")
-    imagery, seen = kind == settings["kind"], ~np.isin(kind, [settings["kind"], "rest"])
+    table, known = embedding_table(data)
+    column = item_of(data)
+    kind = column_of(data, "kind")
+    imagery = kind == settings["kind"]
+    seen = ~np.isin(kind, [settings["kind"], *settings["leave_out"]])
+    if not imagery.any() and settings["optional"]:
+        context.section("Imagery", Text("Nothing was imagined in these runs; there is no test."))
+        return pd.DataFrame({"statistic": [], "p": []})
     if not imagery.any():
         raise DataError(
             f"no trial is of the kind '{settings['kind']}'; there are {', '.join(np.unique(kind))}"
         )
-    names = _column(data, column)
-    decoded = _decoded(data, names, seen, imagery, (table, known), encoder)
-    blocks = None if settings["blocks"] is None else _column(data, settings["blocks"])[imagery]
+    names = column_of(data, column)
+    decoded = _decoded(data, names, seen, imagery, encoder)
+    blocks = None if settings["blocks"] is None else column_of(data, settings["blocks"])[imagery]
     found = pairing_test(
         decoded, table, names[imagery], known, blocks=blocks,
         n_permutations=settings["n_permutations"], random_state=settings["seed"],
@@ -166,20 +190,21 @@ def record_zero_shot(
 ) -> pd.DataFrame:
     """Name categories that were left out of training, and decode categories with all of them."""
     from fmri.categories import decode_categories
-    from fmri.providers import CategoryAttributes, haxby_attributes
     from fmri.zero_shot import zero_shot
     from neuro.report import Table, Text
 
-    file = settings["attributes"]
-    known = haxby_attributes() if file is None else CategoryAttributes(file)
+    known = _attributes(data, settings["attributes"])
     data = _seen(data, settings["leave_out"])
-    X = features(_mean_blocks(data))
-    category, run = _column(data, "category"), _column(data, "run")
+    X = features(mean_blocks(data))
+    category, run = column_of(data, "category"), column_of(data, "run")
     common = {"n_boot": settings["n_boot"], "random_state": settings["seed"]}
     left = zero_shot(X, category, run, known.table, n_permutations=settings["n_permutations"],
                      **common)  # fmt: skip
-    usual = decode_categories(X, category, run, known.table, progress=context.progress, **common)
-    estimates = {**left.estimates, **usual.estimates}
+    estimates = dict(left.estimates)
+    if settings["usual"]:
+        usual = decode_categories(X, category, run, known.table, progress=context.progress,
+                                  **common)  # fmt: skip
+        estimates |= usual.estimates
     for name, one in estimates.items():
         one.record(context, name)
     rows = _estimate_rows(estimates)
@@ -205,91 +230,89 @@ def record_zero_shot(
 # Inside ---------------------------------------------------------------------------------------
 
 
-def _labels(data: xr.Dataset, dim: str) -> NDArray[np.str_]:
-    """Return the names along a dimension: of the coordinate of its name, or the only other one."""
-    own = {str(k): c for k, c in data.coords.items() if c.dims == (dim,)}
-    found = own.get(dim, next(iter(own.values()), None))
-    return np.asarray(np.arange(data.sizes[dim]) if found is None else found.values).astype(str)
+def _attributes(data: xr.Dataset, file: Any) -> Any:
+    """Take a table of attributes: of a file, of the data, or that of Haxby's categories."""
+    from fmri.providers import CategoryAttributes, haxby_attributes
+
+    if file is not None:
+        return CategoryAttributes(file)
+    if "attribute_table" not in data:
+        return haxby_attributes()
+    values, names = embedding_table(data, "attribute_table")
+    columns = [f"attribute-{n + 1}" for n in range(values.shape[1])]
+    source = str(data.attrs.get("attribute_source", "the data"))
+    return CategoryAttributes(pd.DataFrame(values, names, columns), source=source)
 
 
 def _seen(data: xr.Dataset, leave_out: Any) -> xr.Dataset:
     if "kind" not in data.coords:
         return data.load()
     keep = ~np.isin(data["kind"].values.astype(str), list(leave_out))
-    return data.isel(trial=np.flatnonzero(keep)).load()
-
-
-def _blocks(data: xr.Dataset) -> NDArray[np.float32]:
-    signal = data["signal"].transpose("trial", "parcel", "time")
-    return np.asarray(signal.values, np.float32)
-
-
-def _mean_blocks(data: xr.Dataset) -> NDArray[np.float32]:
-    """Average blocks over the times that were recorded, shape (trial, parcel, 1)."""
-    values = _blocks(data)
-    if "mask" not in data:
-        return values.mean(2, keepdims=True)
-    mask = data["mask"].transpose("trial", "time").values.astype(np.float32)[:, None]
-    counts = np.maximum(mask.sum(2, keepdims=True), 1)
-    return np.asarray((values * mask).sum(2, keepdims=True) / counts, np.float32)
-
-
-def _column(data: xr.Dataset, name: str) -> NDArray[np.str_]:
-    if name not in data.coords or data[name].dims != ("trial",):
-        own = [str(k) for k, c in data.coords.items() if c.dims == ("trial",)]
-        raise DataError(f"the trials have no '{name}', only {', '.join(own)}")
-    values = data[name].values.astype(str)
-    if name == "run":
-        for outer in ("session", "subject"):  # run-1 of two sessions are two runs
-            if outer in data.coords and data[outer].dims == ("trial",):
-                values = np.char.add(np.char.add(data[outer].values.astype(str), "/"), values)
-    return np.asarray(values)
-
-
-def _item_column(data: xr.Dataset) -> str:
-    return next(
-        (k for k in ("item", "stimulus") if k in data.coords and data[k].dims == ("trial",)), "item"
-    )
+    found = data.isel(trial=np.flatnonzero(keep)).load()
+    if not found.sizes["trial"]:
+        raise DataError(f"all trials are of the kinds {', '.join(leave_out)}, which are left out")
+    if "mask" in found:  # windows may be longer than what is left
+        recorded = np.flatnonzero(found["mask"].values.any(0))
+        found = found.isel(time=slice(0, int(recorded[-1]) + 1))
+    return found
 
 
 def _folds(data: xr.Dataset, units: NDArray[np.str_], encoder: Any) -> list[Fold]:
-    """Take the split that the data bring (part), else leave out one unit, or a fifth of many."""
-    if "part" in data.coords and data["part"].dims == ("trial",):
-        part = data["part"].values.astype(str)
-        test = part == "test"
-        if test.any() and not test.all():
-            return [(np.flatnonzero(part == "train"), np.flatnonzero(test))]
-    if encoder is not None:
+    """Take the split that the data bring (part), else leave out units and train anew."""
+    split = "part" in data.coords and "test" in data["part"].values.astype(str)
+    if encoder is not None and not split and not hasattr(encoder, "get_params"):
         raise InputError(
             "the data don't say by 'part' which trials the encoder was not trained on (train, "
-            "test); scores of trials that it was trained on would tell nothing"
+            "test), and it can't be trained anew; scores of trials that it was trained on would "
+            "tell nothing"
         )
-    n = len(np.unique(units))
-    return grouped_folds(units, n_splits=None if n <= 12 else 5)
-
-
-def _targets(data: xr.Dataset) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """Return the embedding of every trial's item, and the item."""
-    table, known = embeddings(data)
-    names = _column(data, _item_column(data))
-    missing = sorted(set(names) - set(known))
-    if missing:
-        raise DataError(f"{len(missing)} items have no embedding, the first is '{missing[0]}'")
-    at = {name: n for n, name in enumerate(known.tolist())}
-    return table[[at[name] for name in names.tolist()]], names
+    return folds_of(data, units)
 
 
 def _trainer(data: xr.Dataset, settings: Mapping[str, Any], encoder: Any) -> Trainer:
-    if encoder is not None:
-        target, names = _targets(data)
-        signal = data["signal"].transpose("trial", "parcel", "time")
-        return fitted_trainer(
-            encoder, target, names, wrap=lambda X, rows: signal.isel(trial=rows).copy(data=X)
-        )
+    from sklearn.base import clone
+
+    if encoder is None and settings["score"] == "category":
+        return category_trainer(
+            column_of(data, "category"), time=settings["time"], C=settings["C"],
+            groups=column_of(data, settings["groups"]),
+        )  # fmt: skip
+    names = column_of(data, item_of(data))
+    target = embedding_rows(data, names)
+    if encoder is None:
+        return target_trainer(target, names, time=settings["time"])
+    signal = data["signal"].transpose("trial", "parcel", "time")
+    if "mask" in data:
+        signal = signal.assign_coords(mask=(("trial", "time"), data["mask"].values))
+
+    def wrap(X: NDArray[np.float32], rows: NDArray[np.intp]) -> xr.DataArray:
+        return signal.isel(trial=rows).copy(data=X)
+
+    fitted = "part" in data.coords
     if settings["score"] == "category":
-        return category_trainer(_column(data, "category"), time=settings["time"])
-    target, names = _targets(data)
-    return target_trainer(target, names, time=settings["time"])
+        make = (lambda X, y: encoder) if fitted else (lambda X, y: clone(encoder).fit(X, y))
+        return naming_trainer(make, column_of(data, "category"), target, wrap=wrap)
+    if fitted:
+        return fitted_trainer(encoder, target, names, wrap=wrap)
+    return estimator_trainer(lambda: clone(encoder), target, names, wrap=wrap)
+
+
+def _apart(data: xr.Dataset, no_network: str) -> str:
+    """Say how many parcels belong to no network."""
+    if "network" not in data.coords or any(str(name).startswith("in_") for name in data.coords):
+        return ""
+    n = int((data["network"].values.astype(str) == no_network).sum())
+    return f" {n} parcels of no network stay, and are drawn into random sets too." if n else ""
+
+
+def _information(data: xr.Dataset, names: pd.Series) -> list[float]:
+    """Return what was planted in each network; NaN where it isn't known."""
+    if "information" not in data:
+        return [float("nan")] * len(names)
+    truth = data["information"]
+    known = labels_along(data, str(truth.dims[0])).tolist()
+    values = dict(zip(known, truth.values.astype(float).tolist(), strict=True))
+    return [values.get(name, float("nan")) for name in names]
 
 
 def _record(context: Context, found: Ablation, data: xr.Dataset) -> None:
@@ -300,7 +323,7 @@ def _record(context: Context, found: Ablation, data: xr.Dataset) -> None:
     if "information" not in data:
         return
     truth = data["information"]
-    names = _labels(data, str(truth.dims[0])).tolist()
+    names = labels_along(data, str(truth.dims[0])).tolist()
     known = dict(zip(names, truth.values.astype(float).tolist(), strict=True))
     if not set(found.estimates) & set(known):
         context.warn(f"the truth is of {', '.join(names[:5])}, which are no networks of the data")
@@ -329,9 +352,12 @@ def _compare(
             f"{', '.join(groups)}, or trials have no category"
         )
         return
-    category = _column(data, "category")
+    category = column_of(data, "category")
     found = compare_sets(
-        X, groups[visual], category_trainer(category, time=settings["time"]), folds, units,
+        X, groups[visual], category_trainer(
+            category, time=settings["time"], C=settings["C"],
+            groups=column_of(data, settings["groups"]),
+        ), folds, units,
         chance=1 / len(np.unique(category)), **common,
     )  # fmt: skip
     for name, estimate in found.items():
@@ -367,27 +393,28 @@ def _decoded(
     names: NDArray[np.str_],
     seen: NDArray[np.bool_],
     imagery: NDArray[np.bool_],
-    targets: tuple[NDArray[np.float32], NDArray[np.str_]],
     encoder: Any,
 ) -> NDArray[np.float32]:
     if encoder is not None:
         answer = getattr(encoder, "predict", None) or encoder.transform
         signal = data["signal"].transpose("trial", "parcel", "time")
+        if "mask" in data:
+            signal = signal.assign_coords(mask=(("trial", "time"), data["mask"].values))
         found = np.asarray(answer(signal.isel(trial=np.flatnonzero(imagery))), np.float32)
         return found.reshape(len(found), -1)
     from fmri.baselines import TunedRidge
 
-    table, known = targets
-    at = {name: n for n, name in enumerate(known.tolist())}
     # What is imagined must not have been trained on, else a prompt's own answer is learned.
+    part = data["part"].values.astype(str) if "part" in data.coords else None
+    seen = seen if part is None else seen & (part != "test")
     rows = np.flatnonzero(seen & ~np.isin(names, np.unique(names[imagery])))
     if len(rows) < 10:
         raise DataError(
             f"{len(rows)} trials show other items than those imagined; a linear model needs 10 to "
             "be trained on, or wire an encoder"
         )
-    X = _mean_blocks(data)
-    wanted = table[[at[name] for name in names[rows].tolist()]]
+    X = mean_blocks(data)
+    wanted = embedding_rows(data, names[rows])
     model = TunedRidge(n_splits=3, per_target=False)
     model.fit(features(X[rows]), wanted, stimulus=names[rows])
     return np.asarray(model.predict(features(X[imagery])), np.float32)

@@ -103,10 +103,10 @@ class OpenCLIP(Provider):
         revision: str | None = None,
     ) -> None:
         self.layer, self.normalize = _form(layer, normalize, generator)
-        file, stated, preprocess = _find(weights, arch, revision)
-        self.arch, config = _architecture(arch, stated)
-        state = {} if file is None else _read(file)
-        self.quick_gelu = _activation(
+        file, stated, preprocess = find_weights(weights, arch, revision)
+        self.arch, config = architecture_of(arch, stated)
+        state = {} if file is None else read_weights(file)
+        self.quick_gelu = activation_of(
             self.arch, bool(config.get("quick_gelu", False)), quick_gelu, file, stated, state
         )
         self.preprocess = {**_PLAIN, **preprocess, "size": config["vision_cfg"]["image_size"]}
@@ -247,7 +247,7 @@ def _open_clip() -> Any:
     return open_clip
 
 
-def _find(
+def find_weights(
     weights: str | Path | None, arch: str | Path | None, revision: str | None
 ) -> tuple[Path | None, dict[str, Any], dict[str, Any]]:
     """Return the weights file, the architecture stated beside it, and the preprocessing."""
@@ -301,7 +301,7 @@ def _download(name: str, revision: str | None) -> Path:
     return Path(folder)
 
 
-def _architecture(arch: str | Path | None, stated: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def architecture_of(arch: str | Path | None, stated: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if arch is None:
         if "vision_cfg" not in stated:
             raise InputError("arch is missing: name open_clip's architecture of these weights")
@@ -322,7 +322,7 @@ def _architecture(arch: str | Path | None, stated: dict[str, Any]) -> tuple[str,
     return str(arch), config
 
 
-def _activation(
+def activation_of(
     arch: str,
     plain: bool,
     asked: bool | None,
@@ -370,7 +370,7 @@ def _warn_of_twin(arch: str, chosen: bool, asked: bool | None, file: Path) -> No
         )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_weights(file: Path) -> dict[str, Any]:
     if file.suffix != ".safetensors":
         raise DataError(
             f"{file}: weights are read from .safetensors only, other formats hold pickles; "

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fmri.network_ablation import Scorer, Trainer
 from neuro.errors import InputError
 from neuro.metrics.retrieval import compare_rows
+from neuro.validation import grouped_folds
 
 __all__ = [
     "category_trainer",
@@ -22,6 +23,8 @@ __all__ = [
     "features",
     "fitted_trainer",
     "identified",
+    "logistic",
+    "naming_trainer",
     "target_trainer",
 ]
 
@@ -104,7 +107,10 @@ def _similar(
     return np.asarray(compare_rows(found.reshape(len(found), -1), truth)), code
 
 
-def category_trainer(category: ArrayLike, *, time: Time = "mean", C: float = 1.0) -> Trainer:
+def category_trainer(
+    category: ArrayLike, *, time: Time = "mean", C: float | None = 1.0,
+    groups: ArrayLike | None = None,
+) -> Trainer:  # fmt: skip
     """Logistic regression to the category; a trial scores 1 where it is right.
 
     Parameters
@@ -113,18 +119,61 @@ def category_trainer(category: ArrayLike, *, time: Time = "mean", C: float = 1.0
         Of all trials.
     time : {"mean", "all"}
         Whether the model sees the mean over time or every time point.
-    C : float
-        Inverse penalty, as in scikit-learn.
+    C : float or None
+        Inverse penalty, as in scikit-learn; None chooses it inside the training part.
+    groups : array_like of shape (trial,), optional
+        What inner folds never split.
     """
     names = np.asarray(category).astype(str)
+    units = np.arange(len(names)) if groups is None else np.asarray(groups)
 
     def train(X: Floats, rows: Rows) -> Scorer:
-        from sklearn.linear_model import LogisticRegression
-
-        model = LogisticRegression(C=C, max_iter=2000).fit(features(X, time), names[rows])
+        model, _ = logistic(features(X, time), names[rows], units[rows], C)
         return lambda new, test: (model.predict(features(new, time)) == names[test]).astype(float)
 
     return train
+
+
+def logistic(
+    X: Floats, names: NDArray[np.str_], groups: NDArray[Any], C: float | None = None
+) -> tuple[Any, float]:
+    """Fit a logistic regression, its penalty chosen in inner folds where none is given.
+
+    Parameters
+    ----------
+    X : ndarray of shape (trial, feature)
+    names : ndarray of str, shape (trial,)
+    groups : ndarray of shape (trial,)
+        Inner folds never split them.
+    C : float, optional
+
+    Returns
+    -------
+    model : LogisticRegression
+    C : float
+        What was given or chosen.
+
+    Examples
+    --------
+    >>> X = np.array([[-1.0], [-2.0], [1.0], [2.0]] * 3)
+    >>> names = np.array(list("aabb") * 3)
+    >>> logistic(X, names, np.repeat([0, 1, 2], 4))[0].predict([[3.0]]).tolist()
+    ['b']
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    def fit(rows: Any, c: float) -> Any:
+        return LogisticRegression(C=c, max_iter=2000).fit(X[rows], names[rows])
+
+    if C is None:
+        n_splits = min(4, len(np.unique(groups)))
+        folds = grouped_folds(groups, names, n_splits=n_splits) if n_splits > 1 else []
+        hits = [
+            sum(float((fit(rows, c).predict(X[test]) == names[test]).sum()) for rows, test in folds)
+            for c in PENALTIES
+        ]
+        C = PENALTIES[int(np.argmax(hits))] if folds else 1.0
+    return fit(slice(None), C), C
 
 
 def target_trainer(
@@ -223,4 +272,35 @@ def fitted_trainer(
     return lambda X, rows: judge
 
 
+def naming_trainer(
+    make: Callable[[Any, Floats], Any],
+    category: ArrayLike,
+    target: ArrayLike,
+    *,
+    wrap: Callable[[Floats, Rows], Any],
+) -> Trainer:
+    """Score an encoder by the categories that it names (``predict_category``), 1 where right.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(X, y)`` gives a fitted encoder: one that is there already, or a new one.
+    category : array_like of str, shape (trial,)
+    target : array_like of shape (trial, feature)
+        What a new one is trained for.
+    wrap : callable
+        As for `estimator_trainer`.
+    """
+    names, wanted = np.asarray(category).astype(str), np.asarray(target, np.float32)
+
+    def train(X: Floats, rows: Rows) -> Scorer:
+        model = make(wrap(X, rows), wanted[rows])
+        return lambda new, test: (
+            np.asarray(model.predict_category(wrap(new, test))).astype(str) == names[test]
+        ).astype(float)
+
+    return train
+
+
+PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
 _SCORES = {"identified": identified, "contrast": contrast}

@@ -22,6 +22,7 @@ from fmri.parcels import read_atlas_table
 from fmri.signals import labels_of, name_of
 from fmri.surfaces import is_surface, read_columns
 from fmri.volumes import Volumes, load_image, open_volumes
+from fmri.voxels import affine_of
 from neuro.errors import DataError
 
 __all__ = ["parcel_series", "voxel_series"]
@@ -38,6 +39,7 @@ class _Series:
     n_voxels: NDArray[np.int64]
     t_r: float | None
     notes: tuple[str, ...] = ()
+    places: NDArray[np.float64] | None = None
 
 
 def parcel_series(
@@ -74,8 +76,9 @@ def parcel_series(
     -------
     Dataset
         ``signal (time, parcel)`` float32 in the units of the file, ``time`` in s, ``parcel``,
-        ``network`` ("" where the table has none), ``value`` (in the label image) and ``n_voxels``;
-        parcels without a voxel are left out and named in ``attrs["missing_parcels"]``.
+        ``network`` ("" where the table has none), ``value`` (in the label image), ``n_voxels``
+        and, of volumes, the centres ``x``, ``y``, ``z`` in mm; parcels without a voxel are left
+        out and named in ``attrs["missing_parcels"]``.
 
     Raises
     ------
@@ -130,7 +133,7 @@ def voxel_series(
     Returns
     -------
     Dataset
-        As of `parcel_series`, with ``i``, ``j``, ``k`` on ``parcel``; the network is the first
+        As of `parcel_series`, with ``i``, ``j``, ``k`` on ``parcel`` too; the network is the first
         region a voxel lies in, "none" outside of all.
     """
     from fmri.read import read_bold
@@ -154,6 +157,9 @@ def voxel_series(
         "n_voxels": ("parcel", np.ones(len(network), int)),
     }  # fmt: skip
     coords |= {f"in_{name}": ("parcel", one) for name, one in inside.items()}
+    grid = affine_of(found)
+    if grid is not None:
+        coords |= _place_coords(np.column_stack(ijk) @ grid[:3, :3].T + grid[:3, 3])
     return found.rename(voxel="parcel").assign_coords(coords)
 
 
@@ -196,7 +202,11 @@ def _from_labels(
     kept = counts > 0
     values, bad = _means(volumes, flat, counts[kept])
     notes = (f"{bad} values that are not finite were taken for 0",) if bad else ()
-    return _Series(values, kept, counts[kept], volumes.t_r, notes)
+    inner = np.column_stack(np.unravel_index(inside, volumes.shape, order="F"))
+    sums = [np.bincount(unit[inside], column, len(wanted))[kept] for column in inner.T]
+    centres = np.column_stack(sums) / counts[kept, None]
+    middle: NDArray[np.float64] = centres @ volumes.affine[:3, :3].T + volumes.affine[:3, 3]
+    return _Series(values, kept, counts[kept], volumes.t_r, notes, middle)
 
 
 def _means(
@@ -231,8 +241,22 @@ def _from_maps(bold: Any, image: Any) -> _Series:
     kept = np.abs(values).max(0) > 0
     if not kept.any():
         raise DataError(f"no map overlaps {name_of(bold)}: they are of different spaces")
-    found = np.asanyarray(image.dataobj).astype(bool).sum((0, 1, 2))
-    return _Series(values[:, kept], kept, found[: len(kept)][kept], volumes.t_r)
+    maps = np.asanyarray(image.dataobj)
+    found = maps.astype(bool).sum((0, 1, 2))
+    places = np.stack([_centre(maps[..., n], image.affine) for n in np.flatnonzero(kept)])
+    return _Series(values[:, kept], kept, found[: len(kept)][kept], volumes.t_r, places=places)
+
+
+def _centre(weights: NDArray[Any], affine: Any) -> NDArray[np.float64]:
+    """Return the centre of mass of a map in mm."""
+    ijk = np.argwhere(weights)
+    mass = np.abs(weights[tuple(ijk.T)]).astype(np.float64)
+    centre = mass @ ijk / mass.sum()
+    return np.asarray(affine)[:3, :3] @ centre + np.asarray(affine)[:3, 3]
+
+
+def _place_coords(places: NDArray[Any]) -> dict[str, Any]:
+    return {axis: ("parcel", places[:, n].astype(np.float32)) for n, axis in enumerate("xyz")}
 
 
 def _from_cifti(bold: Any, atlas: Any, table: Any, label: str) -> tuple[_Series, pd.DataFrame]:
@@ -281,6 +305,8 @@ def _dataset(
         "value": ("parcel", table["index"].to_numpy(int)),
         "n_voxels": ("parcel", found.n_voxels),
     }
+    if found.places is not None:
+        coords |= _place_coords(found.places)
     attrs = {
         "kind": "bold", "units": "a.u.", "t_r": float(step), **where,
         "missing_parcels": names["name"][~found.kept].astype(str).tolist(),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import xarray as xr
 
+from fmri.brain_reading import Reading
 from fmri.parcel_blocks import cut_blocks, join_blocks
 from fmri.parcel_series import parcel_series, voxel_series
 from fmri.tables import entities, read_table
@@ -16,23 +19,52 @@ if TYPE_CHECKING:
     from fmri.ablation_stages import ParcelsParams
     from neuro.stage import Context
 
-__all__ = ["record"]
+__all__ = ["ReadRun", "join_runs", "read_runs", "read_series", "record"]
 
 
 def record(context: Context, params: ParcelsParams) -> xr.Dataset:
     """Read all runs, cut and join their blocks, and say what came of it."""
+    return join_runs(context, params, [run.blocks for run in read_runs(context, params)])
+
+
+@dataclass(frozen=True)
+class ReadRun:
+    """A run as it was read.
+
+    Attributes
+    ----------
+    series : Dataset
+        ``signal (time, parcel)``.
+    blocks : Dataset
+        ``signal (trial, parcel, time)``.
+    confounds : DataFrame or None
+    """
+
+    series: xr.Dataset
+    blocks: xr.Dataset
+    confounds: pd.DataFrame | None
+
+
+def read_runs(context: Context, params: ParcelsParams) -> list[ReadRun]:
+    """Read runs and cut a block for each event."""
+    found = []
+    jobs = _runs(params)
+    for number, (bold, events, noise) in enumerate(context.progress(jobs, "runs", len(jobs))):
+        series = read_series(params, bold, number)
+        confounds = None if noise is None else read_table(noise, "confounds")
+        blocks = cut_blocks(
+            series, events, tmin=params.tmin, tmax=params.tmax, until=params.until,
+            stimulus=params.stimulus, high_pass=params.high_pass, confounds=confounds,
+        )  # fmt: skip
+        found.append(ReadRun(series, blocks, confounds))
+    return found
+
+
+def join_runs(context: Context, params: ParcelsParams, parts: list[xr.Dataset]) -> xr.Dataset:
+    """Join the blocks of runs, keep how they were read, and say what came of it."""
     from neuro.report import Table, Text
 
-    parts = []
-    jobs = _runs(params)
-    for number, (bold, events, confounds) in enumerate(context.progress(jobs, "runs", len(jobs))):
-        series = _series(params, bold, number)
-        parts.append(
-            cut_blocks(series, events, tmin=params.tmin, tmax=params.tmax, until=params.until,
-                       stimulus=params.stimulus, high_pass=params.high_pass,
-                       confounds=None if confounds is None else read_table(confounds, "confounds"))
-        )  # fmt: skip
-    found = join_blocks(parts)
+    found = _reading(params).into(join_blocks(parts))
     sizes = found["network"].to_series().value_counts()
     gone = found.attrs["missing_parcels"]
     if gone:
@@ -47,6 +79,16 @@ def record(context: Context, params: ParcelsParams) -> xr.Dataset:
     )
     context.method("Series were averaged over parcels, detrended and z-scored in each run.")
     return found
+
+
+def _reading(params: ParcelsParams) -> Reading:
+    """Keep with the blocks how they came about, so that an encoder can read new runs alike."""
+    rules = {k: getattr(params, k) for k in ("tmin", "tmax", "until", "high_pass", "stimulus",
+                                             "t_r")}  # fmt: skip
+    rules["confounds"] = params.confounds_files is not None
+    if params.atlas is None:
+        return Reading.of(mask_img=params.mask_img, **rules)
+    return Reading.of(params.atlas, params.atlas_table, **rules)
 
 
 def _runs(params: ParcelsParams) -> list[tuple[Path, Path, Path | None]]:
@@ -73,7 +115,8 @@ def _runs(params: ParcelsParams) -> list[tuple[Path, Path, Path | None]]:
     return found
 
 
-def _series(params: ParcelsParams, bold: Path, number: int) -> xr.Dataset:
+def read_series(params: ParcelsParams, bold: Path, number: int) -> xr.Dataset:
+    """Read a run as parcels or, without an atlas, as voxels; it is named by its number."""
     run = None if "run" in entities(bold) else f"run-{number + 1:02d}"
     common: dict[str, Any] = {"t_r": params.t_r, "run": run, "subject": params.subject}
     if params.atlas is not None:

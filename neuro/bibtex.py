@@ -236,11 +236,27 @@ BIBTEX: dict[str, dict[str, str]] = {
     },
     "wang2024wave": {
         "type": "misc",
-        "author": "Wang, Yanchen and others",
+        "author": "Wang, Yanchen and Turnbull, Adam and Xiang, Tiange and Xu, Yunlong and "
+        "Zhou, Sa and Masoud, Adnan and Azizi, Shekoofeh and Lin, Feng Vankee and Adeli, Ehsan",
         "title": "Decoding Visual Experience and Mapping Semantics through Whole-Brain Analysis "
         "Using {fMRI} Foundation Models",
         "year": "2024",
         "eprint": "2411.07121",
+    },
+    "thomas2022": {
+        "type": "inproceedings",
+        "author": "Thomas, Armin W. and R{\\'e}, Christopher and Poldrack, Russell A.",
+        "title": "Self-Supervised Learning of Brain Dynamics from Broad Neuroimaging Data",
+        "booktitle": "Advances in Neural Information Processing Systems",
+        "year": "2022",
+        "eprint": "2206.11417",
+    },
+    "ortegacaro2024": {
+        "type": "inproceedings",
+        "author": "Ortega Caro, Josue and Fonseca, Antonio H. O. and others",
+        "title": "{BrainLM}: A foundation model for brain activity recordings",
+        "booktitle": ICLR,
+        "year": "2024",
     },
     "haxby2001": {
         "type": "article",

@@ -282,10 +282,15 @@ def _folds(
     _, strata = np.unique(np.char.add(y.astype(str), on_target.astype(str)), return_inverse=True)
     each = [len(np.unique(groups[strata == k])) for k in range(strata.max() + 1)]
     folds = StratifiedGroupKFold(int(np.clip(min(each), 2, 5)))
+    _, classes = np.unique(y, return_inverse=True)
     with warnings.catch_warnings():
         # A class with one stretch is missing from some fold: it is scored where it can be.
         warnings.filterwarnings("ignore", message="The least populated class")
-        return list(folds.split(strata, strata, groups))
+        found = list(folds.split(strata, strata, groups))
+        if any(len(np.unique(classes[train])) < 2 for train, _ in found):
+            # So few stretches that a fold trained on one class: balance the classes alone.
+            found = list(folds.split(classes, classes, groups))
+    return found
 
 
 def _probed(
@@ -301,6 +306,10 @@ def _probed(
     classes = np.unique(y)
     chance = np.zeros((len(y), len(classes)))
     for train, test in folds:
+        known = np.unique(y[train])
+        if len(known) == 1:
+            chance[test, np.searchsorted(classes, known[0])] = 1
+            continue
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
         model.fit(codes[train], y[train])
         chance[np.ix_(test, np.searchsorted(classes, model.classes_))] = model.predict_proba(

@@ -104,16 +104,21 @@ def _explanation(study: Study, settings: dict[str, Any]) -> str:
             f"The pairs share {len(names)} persons; intervals are over persons, drawn with "
             "replacement, each pair weighing as often as both of its persons were drawn."
         )
+    how = {
+        "all": "their standardisation was fitted on source and unlabelled target together",
+        "domain": "that of 'dts' and 'unaligned' was fitted on the source and on the unlabelled "
+        "target, on each for itself, that of 'vae' on both together",
+    }[settings.get("network", {}).get("standardise", "all")]
     what = "all standardised samples" if settings.get("raw") == "samples" else "simple statistics"
     return (
         f"{len(study.pairs)} of {study.asked} pairs, drawn by the seed before any training, were "
         "scored, each on recordings of the target that nothing was adapted to. No label of the "
         "target was used, but by 'supervised', which is trained on the target's own labels of "
         "the part that others adapt to and is an upper reference; classes that one of the two "
-        "lacks are left out of both parts: the set is known. Standardisation was fitted on "
-        "source and unlabelled target together for 'dts', 'unaligned' (the same without domain "
-        "and crossed heads: what the heads are worth) and 'vae', which see both; on the source's "
-        "training part alone for 'source_only', 'pca' and 'raw'; never on scored recordings. "
+        "lacks are left out of both parts: the set is known. 'dts', 'unaligned' (the same without "
+        f"domain and crossed heads: what the heads are worth) and 'vae' see both; {how}. For "
+        "'source_only', 'pca' and 'raw' it was fitted on the source's training part alone; never "
+        "on scored recordings. "
         f"'raw' is {what} of each channel, 'raw_everyone' the same from the labelled series of "
         "everyone but the target: where it is near 1, the set is near its ceiling for a linear "
         f"model, and adaptation can show little beyond it. {unit}"

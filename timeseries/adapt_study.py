@@ -157,7 +157,8 @@ def score_pair(
     network, seed = settings["network"], settings["seed"]
 
     def right(model: Any) -> NDArray[np.bool_]:
-        return np.asarray(model.predict(signal.isel(trial=score))) == truth
+        where = ["target"] * len(score)
+        return np.asarray(model.predict(signal.isel(trial=score), domain=where)) == truth
 
     dts = _dts(network, seed, signal, source, label[source], target)
     plain = {**network, "domain_weight": 0.0, "adversarial_weight": 0.0}
@@ -179,7 +180,7 @@ def score_pair(
     found["raw_everyone"] = model.predict(features["raw"](score)) == truth
     probed = np.concatenate([parts["held"], score])
     where = np.repeat(["source", "target"], [len(parts["held"]), len(score)])
-    codes = {name: np.asarray(dts.segment(signal.isel(trial=probed), name))
+    codes = {name: np.asarray(dts.segment(signal.isel(trial=probed), name, domain=where))
              for name in ("g_y", "g_d")}  # fmt: skip
     groups = stretches(data)[probed]
     return found, segment_table(codes, label[probed], where, groups, "target")
@@ -218,7 +219,8 @@ def supervised(
     Parameters
     ----------
     network : dict
-        Parameters of `timeseries.dts.DTS`; the weights of domain and crossed heads become 0.
+        Parameters of `timeseries.dts.DTS`; the weights of domain and crossed heads become 0, and
+        channels are standardised by all training trials.
     seed : int
     signal : DataArray (trial, channel, time)
     rows : ndarray of int
@@ -231,7 +233,9 @@ def supervised(
     """
     from timeseries.dts import DTS
 
-    settings = {**network, "domain_weight": 0.0, "adversarial_weight": 0.0}
+    settings = {
+        **network, "domain_weight": 0.0, "adversarial_weight": 0.0, "standardise": "all",
+    }  # fmt: skip
     halves = np.where(np.arange(len(rows)) % 2, "a", "b")
     return DTS(random_state=seed, **settings).fit(signal.isel(trial=rows), label, domain=halves)
 

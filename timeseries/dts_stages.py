@@ -62,6 +62,8 @@ def vae(series: Dataset, params: VAEParams, context: Context) -> Encoder:
 class DTSParams(_Training):
     """DTS and its training."""
 
+    network: Network = "fcn"
+    """Of encoder and decoder."""
     n_label_latents: int = Field(12, ge=1)
     """Size of g_y, the segment of the class."""
     n_domain_latents: int = Field(4, ge=1)
@@ -70,12 +72,16 @@ class DTSParams(_Training):
     """Reward of mutual information."""
     beta: float = Field(2.0, ge=0)
     """Weight of total correlation and dimension-wise KL."""
-    label_weight: float = Field(20.0, ge=0)
+    label_weight: float = Field(100.0, ge=0)
     """Of the class from g_y, in nats per series."""
-    domain_weight: float = Field(20.0, ge=0)
+    domain_weight: float = Field(50.0, ge=0)
     """Of the domain from g_d, in nats per series."""
     adversarial_weight: float = Field(20.0, ge=0)
     """Of the crossed heads behind gradient reversal, in nats per series."""
+    encoders: Literal["separate", "shared"] = "separate"
+    """Whether each segment has an encoder of its own."""
+    standardise: Literal["all", "domain"] = "all"
+    """Whether channels are standardised by all series, or by those of the same domain."""
     label: str = "class"
     """Coordinate that holds the class; empty where unknown."""
     domain: str = "subject"
@@ -84,7 +90,7 @@ class DTSParams(_Training):
     """Domain whose classes are hidden from training; null hides none."""
 
 
-@stage("ts-dts", version=1)
+@stage("ts-dts", version=2)
 def dts(series: Dataset, params: DTSParams, context: Context) -> Encoder:
     """Train DTS: codes in a segment for the class and one for the domain.
 

@@ -125,13 +125,14 @@ def train_dts(data: xr.Dataset, settings: dict[str, Any], context: Context) -> D
         if target not in domain:
             raise InputError(f"no series is of the domain '{target}'; found {np.unique(domain)}")
         y = np.where(domain == target, "", y)
-    model = DTS(random_state=settings.pop("seed"), **settings)
+    model = DTS(random_state=settings.pop("seed"), domain_name=names["domain"], **settings)
     model.fit(own, y, domain=domain, scratch=context.scratch, progress=context.progress)
     _report(model, own, factors or tuple(names.values()), f"DTS · {model.network}", context)
+    by = "all of these together" if model.standardise == "all" else "those of the same domain"
     hidden = "" if target is None else f" The classes of '{target}' were hidden from it."
     context.method(
         f"DTS (Li et al. 2022) was trained on {len(own)} series of {len(model.domains_)} "
-        f"domains.{hidden} The series were standardised by all of these together."
+        f"domains.{hidden} The series were standardised by {by}."
     )
     return model
 

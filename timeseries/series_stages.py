@@ -37,6 +37,8 @@ class Simulation(_Part):
     """Standard deviation; that of a wave is about 1."""
     shift: float = Field(1.0, ge=0)
     """How far subjects differ."""
+    mixing: float = Field(1.0, ge=0)
+    """How much of that their mixing of the components into channels differs."""
     shortest: float = Field(1.0, ge=0.25, le=1)
     """Lengths are drawn from this share of n_samples up to all of it."""
     missing: float = Field(0.0, ge=0, le=0.5)
@@ -169,10 +171,16 @@ def split(series: Dataset, params: SplitParams, context: Context) -> Dataset:
 class Network(_Part):
     """Networks and training that all models of a comparison share; see `timeseries.dts.DTS`."""
 
-    network: Literal["conv", "fcn", "tcn", "lstm", "gru", "mlp"] = "conv"
+    network: Literal["conv", "fcn", "tcn", "lstm", "gru", "mlp"] = "fcn"
     """Of encoder and decoder."""
     n_hidden: int = Field(64, ge=1)
     """Width."""
+    encoders: Literal["separate", "shared"] = "separate"
+    """Whether each segment has an encoder of its own."""
+    standardise: Literal["all", "domain"] = "domain"
+    """Whether DTS standardises by source and target together, or each by itself."""
+    sigma: float = Field(1.0, gt=0)
+    """Width of the Gaussian likelihood, in standard deviations of the series."""
     n_label_latents: int = Field(12, ge=1)
     """Of the segment for the class."""
     n_domain_latents: int = Field(4, ge=1)
@@ -181,16 +189,18 @@ class Network(_Part):
     """Reward of mutual information."""
     beta: float = Field(2.0, ge=0)
     """Weight of total correlation and dimension-wise KL."""
-    label_weight: float = Field(20.0, ge=0)
+    label_weight: float = Field(100.0, ge=0)
     """Of the class, nats per series."""
-    domain_weight: float = Field(20.0, ge=0)
+    domain_weight: float = Field(50.0, ge=0)
     """Of the domain, nats per series."""
     adversarial_weight: float = Field(20.0, ge=0)
     """Of both crossed heads."""
     max_epochs: int = Field(40, ge=0)
     """Of training."""
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(100, ge=2)
     """Series in a batch."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """Of Adam."""
 
 
 class AdaptParams(Params):
@@ -210,7 +220,7 @@ class AdaptParams(Params):
     """Of pairs, parts and networks."""
 
 
-@stage("ts-adapt", version=4)
+@stage("ts-adapt", version=5)
 def adapt(series: Dataset, params: AdaptParams, context: Context) -> Table:
     """Adapt from labelled to unlabelled persons: DTS beside networks and linear models."""
     from timeseries import adapt_study

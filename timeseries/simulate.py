@@ -57,6 +57,9 @@ class SeriesStudy:
         Standard deviation of the noise; that of a wave is about 1.
     shift : float
         How far subjects differ; 0 makes them alike.
+    mixing : float
+        How much of that their mixing of the components into channels differs; with 0 subjects
+        differ in offset, gain, pace and noise alone.
     shortest : float
         Lengths are drawn from this share of `n_samples` up to all of it; 1 is equal length.
     missing : float
@@ -80,6 +83,7 @@ class SeriesStudy:
     phase: float = 1.0
     noise: float = 0.2
     shift: float = 1.0
+    mixing: float = 1.0
     shortest: float = 1.0
     missing: float = 0.0
     levels: int = 0
@@ -104,8 +108,8 @@ class SeriesStudy:
             )
         if not 0.25 <= self.shortest <= 1 or not 0 <= self.missing <= 0.5:
             raise InputError("shortest must lie in [0.25, 1] and missing in [0, 0.5]")
-        if min(self.phase, self.noise, self.shift) < 0:
-            raise InputError("phase, noise and shift must not be negative")
+        if min(self.phase, self.noise, self.shift, self.mixing) < 0:
+            raise InputError("phase, noise, shift and mixing must not be negative")
         if self.levels < 0 or self.levels == 1:
             raise InputError(f"levels is {self.levels}, expected 0 or at least 2")
         if not 0 < self.burst_width <= 0.5 or not 0 <= self.burst_carrier <= 0.5:
@@ -236,7 +240,7 @@ def _as_seen(
     """Mix the components into the channels of each subject and add its noise and offset."""
     shape = (study.n_subjects, study.n_channels, 4)
     common = rng.uniform(0.4, 1.0, shape[1:]) * rng.choice([-1.0, 1.0], shape[1:])
-    mixing = common + 0.35 * study.shift * rng.standard_normal(shape)
+    mixing = common + 0.35 * study.mixing * study.shift * rng.standard_normal(shape)
     offset = 0.5 * study.shift * rng.standard_normal(shape[:2])
     level = np.exp(0.3 * study.shift * rng.standard_normal(study.n_subjects))
     gain = np.exp(0.2 * study.shift * rng.standard_normal(study.n_subjects))

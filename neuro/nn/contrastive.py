@@ -98,14 +98,17 @@ def cross_entropy(similarity: Tensor, targets: Tensor) -> Tensor:
     return (rows + columns) / 2
 
 
-def info_nce(x: Tensor, target: Tensor, temperature: float, group: Tensor | None = None) -> Tensor:
+def info_nce(
+    x: Tensor, target: Tensor, temperature: float | Tensor, group: Tensor | None = None
+) -> Tensor:
     """Symmetric InfoNCE (van den Oord et al. 2018, eq. 4, in both directions).
 
     Parameters
     ----------
     x, target : Tensor, shape (batch, ...)
         Row i of one belongs to row i of the other.
-    temperature : float
+    temperature : float or Tensor, shape ()
+        A learned one keeps its gradient.
     group : Tensor, shape (batch,), optional
         See `share_mass`.
 
@@ -292,5 +295,5 @@ def _log_gamma(alpha: Tensor, generator: torch.Generator) -> Tensor:
     return drawn.log() + uniform.clamp(min=1e-300).log() / alpha
 
 
-def _similarity(x: Tensor, target: Tensor, temperature: float) -> Tensor:
+def _similarity(x: Tensor, target: Tensor, temperature: float | Tensor) -> Tensor:
     return normalize(x) @ normalize(target).T / temperature

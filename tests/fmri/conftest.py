@@ -100,3 +100,22 @@ def add_subject() -> Callable[[Path, str], None]:
             write_run(root, session, run, features, subject)
 
     return add
+
+
+@pytest.fixture(scope="session")
+def call():
+    """Run a stage with a real context; it returns the result and the metrics."""
+    import json
+
+    from neuro.runner.context import RunContext
+    from neuro.runner.progress import Reporter
+
+    def run(folder, function, *data, inputs=None, **params):
+        folder.mkdir(exist_ok=True)
+        context = RunContext("stage", "key", folder, folder / "scratch", 1, {}, Reporter(False))
+        model = function.stage.params(**params)
+        found = function(*data, **(inputs or {}), params=model, context=context)
+        context.finish()
+        return found, json.loads((folder / "metrics.json").read_text())
+
+    return run

@@ -212,4 +212,4 @@ def test_a_tag_of_openai_is_known_to_be_quick(monkeypatch: pytest.MonkeyPatch) -
     assert stated == {"quick_gelu": True}
     assert preprocess["interpolation"] == "bicubic"
     with pytest.raises(ContractError, match="ViT-L-14-quickgelu"):
-        clip_targets._activation("ViT-L-14", False, None, folder / "x.safetensors", stated, {})
+        clip_targets.activation_of("ViT-L-14", False, None, folder / "x.safetensors", stated, {})

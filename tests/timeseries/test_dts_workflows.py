@@ -44,10 +44,10 @@ def test_dts(tmp_path, monkeypatch):
             assert f"segment.{segment}.{what}.accuracy" in text
     for model in MODELS:
         assert f"adapt.mean.{model}.accuracy" in text
-    for model in ("vae", "beta-tcvae", "dts-conv", "dts-lstm", "pca", "raw", "supervised"):
+    for model in ("vae", "beta_tcvae", "dts_conv", "dts_lstm", "pca", "raw", "supervised"):
         for task in ("linear", "knn"):
             assert f"probe.{model}.{task}.accuracy" in text
-    assert "disentangle.dts-conv.infom" in text
+    assert "disentangle.dts_conv.infom" in text
     report = (tmp_path / "runs" / "dts" / "report.html").read_text()
     assert "KL vanishing" in report
     assert "Acc/D-S" in report

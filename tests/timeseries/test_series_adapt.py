@@ -74,6 +74,17 @@ def test_a_code_of_the_class_alone_does_not_tell_the_domain_the_wrong_way_round(
         segment_table({"g": codes}, y, domain, np.zeros(480), target=1)
 
 
+def test_one_stretch_of_each_class_and_domain_is_probed_too():
+    rng = np.random.default_rng(0)
+    y, domain, spans = np.tile([0, 1], 20), np.repeat([0, 1], 20), np.tile([0, 1], 20)
+    spans = spans + 2 * domain
+    codes = y[:, None] + 0.1 * rng.standard_normal((40, 2))
+    row = segment_table({"g": codes}, y, domain, spans, target=1)["g"]
+    assert row["Acc/C-S"] == row["Acc/C-T"] == 1
+    alone = segment_table({"g": codes}, y, domain, domain, target=1)["g"]
+    assert np.isfinite(list(alone.values())).all()
+
+
 def test_persons_recur_as_late_as_they_can():
     names = [f"p{k:02}" for k in range(20)]
     first = draw_pairs(names, 10, 0)
