@@ -245,7 +245,7 @@ BIBTEX: dict[str, dict[str, str]] = {
     },
     "thomas2022": {
         "type": "inproceedings",
-        "author": "Thomas, Armin W. and R{\\'e}, Christopher and Poldrack, Russell A.",
+        "author": "Thomas, Armin W. and Ré, Christopher and Poldrack, Russell A.",
         "title": "Self-Supervised Learning of Brain Dynamics from Broad Neuroimaging Data",
         "booktitle": "Advances in Neural Information Processing Systems",
         "year": "2022",
