@@ -248,8 +248,9 @@ def _metric_row(
 def _units(n: int | None, unit: str | None) -> str:
     if n is None or not unit:
         return _given(n)
-    plural = "" if n == 1 or unit.endswith("s") else "s"
-    return f"{number(n)}{NBSP}{unit}{plural}"
+    if n != 1 and not unit.endswith("s"):
+        unit = f"{unit[:-1]}ies" if unit.endswith("ry") else f"{unit}s"
+    return f"{number(n)}{NBSP}{unit}"
 
 
 def quantity(name: str) -> str:
