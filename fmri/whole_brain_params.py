@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fmri.parcel_params import ParcelCutting
 from neuro.stage import File, Files, Params
 
 __all__ = [
@@ -53,7 +54,7 @@ class BrainSimulation(BaseModel):
     """Standard deviation of a parcel's own noise."""
 
 
-class SeriesParams(Params):
+class SeriesParams(ParcelCutting):
     """Runs and what is known of them; without files a brain is simulated."""
 
     files: Files | None = None
@@ -75,31 +76,10 @@ class SeriesParams(Params):
     attributes: File | None = None
     """CSV of categories as rows, with a first line # source: ...; null takes the table of the
     eight categories of Haxby et al. where it fits, else one column for each category."""
-    atlas: File | None = None
-    """Label image, probabilistic maps or .dlabel.nii; null takes every voxel of mask_img for a
-    parcel (data of a few hundred voxels)."""
-    atlas_table: File | None = None
-    """Values, names and networks of the atlas."""
-    mask_img: File | None = None
-    """With atlas null: which voxels."""
-    regions: Files | None = None
-    """With atlas null: masks that become sets of parcels, by the names of their files."""
-    prefix: str = ""
-    """Beginning of those names that is left away."""
-    t_r: float | None = Field(None, gt=0)
-    """s, where the header doesn't tell."""
-    subject: str | None = None
-    """Where the files' names don't tell."""
     tmin: float = 2.0
     """A block begins at the onset + tmin, s."""
     tmax: float = 12.0
     """A block ends before until + tmax, s."""
-    until: Literal["onset", "offset"] = "onset"
-    """What tmax is counted from."""
-    high_pass: float | None = None
-    """Hz; null takes a linear trend out."""
-    stimulus: str | None = None
-    """Column of the events that says what was shown."""
     window: int = Field(12, ge=2)
     """Volumes of a window to pretrain on."""
     stride: int | None = Field(6, ge=1)
