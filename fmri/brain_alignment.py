@@ -42,6 +42,8 @@ class AlignmentSettings:
     ----------
     learning_rate, weight_decay : float
         Of AdamW; no decay of biases, normalisations and temperatures.
+    encoder_rate : float
+        Learning rate of the encoder as a share of that of the heads; 0 leaves it as it is.
     sparse : float
         Share of the entries that is set to 0 in training.
     shuffle : bool
@@ -54,6 +56,7 @@ class AlignmentSettings:
 
     learning_rate: float = 1e-3
     weight_decay: float = 0.03
+    encoder_rate: float = 1.0
     sparse: float = 0.2
     shuffle: bool = True
     rise: float = 0.1
@@ -158,7 +161,11 @@ class AlignmentObjective(Objective):
 
     def phases(self) -> list[Phase]:
         """Return the one optimiser."""
-        return [Phase("align", _adamw(self.settings), schedule=_schedule(self.settings))]
+        moved = ("brain.heads.", "brain.log_scale.", "prompts.")
+        slow = {id(p) for p in self.brain.encoder.parameters()}
+        return [Phase("align", _adamw(self.settings, slow),
+                      () if self.settings.encoder_rate else moved,
+                      schedule=_schedule(self.settings))]  # fmt: skip
 
     def step(self, batch: dict[str, Any], state: State) -> dict[str, Tensor]:
         """Return ``loss`` and the term of each modality."""
@@ -260,14 +267,22 @@ class TokensObjective(Objective):
         return {**asdict(self.settings), "frozen": self.frozen}
 
 
-def _adamw(settings: AlignmentSettings) -> Any:
+def _adamw(settings: AlignmentSettings, slow: set[int] | frozenset[int] = frozenset()) -> Any:
+    """Make AdamW: no decay of vectors, and the parameters named slow at their own rate."""
+
     def make(parameters: Iterable[nn.Parameter], _: int) -> torch.optim.Optimizer:
-        every = list(parameters)
-        groups = [
-            {"params": [p for p in every if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate)
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for one in parameters:
+            groups.setdefault((one.ndim > 1, id(one) in slow), []).append(one)
+        own = settings.learning_rate
+        return torch.optim.AdamW(
+            [
+                {"params": params, "weight_decay": settings.weight_decay if decays else 0.0,
+                 "lr": own * (settings.encoder_rate if is_slow else 1.0)}
+                for (decays, is_slow), params in groups.items()
+            ],
+            lr=own,
+        )  # fmt: skip
 
     return make
 

@@ -11,6 +11,11 @@ vector, all after it are hidden, and the mean absolute difference is minimised,
 ``loss = mean_i |x_i,m - x^_i,m|`` over the parcels of the masked volume m. To encode a block, a
 learned CLS vector is put behind its last volume, where causal attention has seen all of it.
 
+That asks one question of a window, and trains no state but that of the hidden volume. With
+``predicts="all"`` (ours) every state predicts the volume behind it, ``loss = mean_t mean_i
+|x_i,t+1 - x^_i,t+1|``: a window of n volumes asks n - 1 questions at the same cost, and every
+state is trained, so that their mean is a code.
+
 References
 ----------
 Thomas, Ré, Poldrack, "Self-supervised learning of brain dynamics from broad neuroimaging data"
@@ -173,7 +178,10 @@ class CausalSizes:
         Longest sequence, CLS included.
     pool : {"cls", "mean"}
         The state at a CLS vector through a linear layer and tanh, as the paper; or (ours) the mean
-        of the states at the recorded volumes, which pretraining has trained already.
+        of the states at the recorded volumes.
+    predicts : {"one", "all"}
+        The pretext task: a hidden volume of each window, as the paper; or (ours) at every volume
+        the next one, which trains the states that are averaged.
     """
 
     width: int = 768
@@ -182,6 +190,7 @@ class CausalSizes:
     dropout: float = 0.1
     n_positions: int = 512
     pool: str = "cls"
+    predicts: str = "one"
 
 
 class CausalEncoder(BrainEncoder):
@@ -210,13 +219,17 @@ class CausalEncoder(BrainEncoder):
         self.embed_norm = nn.LayerNorm(own.width)
         self.time = nn.Embedding(self.special + 1, own.width)  # the last is of learned vectors
         self.position = nn.Embedding(own.n_positions, own.width)
-        self.mask_vector = nn.Parameter(torch.randn(n_parcels))
+        if own.predicts == "one":
+            self.mask_vector = nn.Parameter(torch.randn(n_parcels))
         self.blocks = nn.ModuleList(
             Block(own.width, own.n_heads, own.dropout) for _ in range(own.depth)
         )
         self.norm = nn.LayerNorm(own.width)
-        if own.pool not in ("cls", "mean"):
-            raise InputError(f"pool is {own.pool!r}; expected cls or mean")
+        if own.pool not in ("cls", "mean") or own.predicts not in ("one", "all"):
+            raise InputError(
+                f"pool is {own.pool!r} and predicts {own.predicts!r}; expected cls or mean, and "
+                "one or all"
+            )
         if own.pool == "cls":
             self.cls_vector = nn.Parameter(torch.randn(n_parcels))
             self.pooler = nn.Linear(own.width, own.width)
@@ -251,27 +264,34 @@ class CausalEncoder(BrainEncoder):
         Tensor, shape (trial, parcel)
         """
         x, times, _ = self._packed(x, mask)
-        hidden = torch.arange(x.shape[1], device=x.device) == at[:, None]
-        # What comes after the hidden volume can't be seen from it: attention is causal.
-        states = self._states(torch.where(hidden[..., None], self.mask_vector, x), times)
+        if self.sizes.predicts == "all":
+            states, at = self._states(x, times), at - 1
+        else:
+            hidden = torch.arange(x.shape[1], device=x.device) == at[:, None]
+            # What comes after the hidden volume can't be seen from it: attention is causal.
+            states = self._states(torch.where(hidden[..., None], self.mask_vector, x), times)
         own = states.gather(1, at[:, None, None].expand(-1, 1, states.shape[2]))[:, 0]
         return self.unembed(own)
 
     def noise_shape(self, x: Tensor) -> tuple[int, ...]:
-        """Return one number for each trial: which volume is hidden."""
-        return (len(x),)
+        """Return one number for each trial, which says what volume is hidden; none for all."""
+        return (len(x) if self.sizes.predicts == "one" else 0,)
 
     def pretext(self, x: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
-        """Return the mean absolute difference of hidden volumes (Thomas et al. 2022)."""
+        """Return the mean absolute difference of the volumes that are predicted."""
         length = mask.sum(1)
-        at = 1 + (noise * (length - 1)).long().clamp(max=(length - 2).clamp(min=0))
-        x_packed, _, _ = self._packed(x, mask)
-        at = at.clamp(max=x.shape[1] - 1)
-        truth = x_packed.gather(1, at[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
-        found = self.predict(x, mask, at)
-        # A block of one volume has none before it: nothing is asked of it.
-        asked = (length > 1).to(found.dtype)
-        return ((found - truth).abs().mean(1) * asked).sum() / asked.sum().clamp(min=1)
+        packed, times, _ = self._packed(x, mask)
+        if self.sizes.predicts == "all":
+            found, truth = self.unembed(self._states(packed, times)[:, :-1]), packed[:, 1:]
+            # Recorded volumes with one before them: of a block of one volume nothing is asked.
+            asked = torch.arange(1, packed.shape[1], device=x.device) < length[:, None]
+        else:
+            at = 1 + (noise * (length - 1)).long().clamp(max=(length - 2).clamp(min=0))
+            at = at.clamp(max=x.shape[1] - 1)
+            truth = packed.gather(1, at[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
+            found, asked = self.predict(x, mask, at), length > 1
+        off = (found - truth).abs().mean(-1) * asked
+        return off.sum() / asked.sum().clamp(min=1)
 
     def _packed(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Move recorded volumes to the front; return them, their times' rows and their number."""

@@ -34,7 +34,9 @@ PRESETS: dict[str, dict[str, Sizes]] = {
         "linear": LinearSizes(),
     },
     "small": {
-        "causal": CausalSizes(width=96, depth=2, n_heads=4, n_positions=256, pool="mean"),
+        "causal": CausalSizes(
+            width=96, depth=2, n_heads=4, n_positions=256, pool="mean", predicts="all"
+        ),
         "masked": MaskedSizes(
             width=64, depth=2, patch=4, hidden=0.5, decoder_width=32, decoder_depth=1,
             norm="pre", value_kernel=0, pool="parcel", place_scale=50.0,
@@ -77,8 +79,8 @@ def sizes_of(kind: str, preset: str, changes: Mapping[str, Any] | None = None) -
 
     Examples
     --------
-    >>> sizes_of("causal", "paper", {"depth": 2})
-    CausalSizes(width=768, depth=2, n_heads=12, dropout=0.1, n_positions=512, pool='cls')
+    >>> sizes_of("linear", "paper", {"width": 512})
+    LinearSizes(width=512)
     """
     if kind not in KINDS or preset not in PRESETS:
         raise InputError(

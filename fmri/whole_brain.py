@@ -64,6 +64,9 @@ class WholeBrain(DecodesRuns):
         None takes the preset's.
     weight_decay : float
         Of AdamW.
+    encoder_rate : float, optional
+        Learning rate of a pretrained encoder as a share of that of the heads: 1 tunes all alike, 0
+        leaves the encoder as it is; None takes the preset's (0.1; the paper's is 1).
     validation_fraction : float
         Share of the groups that is kept aside to choose the epoch; 0 takes the last one.
     hold_out : str
@@ -130,6 +133,7 @@ class WholeBrain(DecodesRuns):
         batch_size: int | None = None,
         learning_rate: float | None = None,
         weight_decay: float = 0.03,
+        encoder_rate: float | None = None,
         validation_fraction: float = 0.1,
         hold_out: str = "item",
         patience: int | None = None,
@@ -153,6 +157,7 @@ class WholeBrain(DecodesRuns):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.encoder_rate = encoder_rate
         self.validation_fraction = validation_fraction
         self.hold_out = hold_out
         self.patience = patience
@@ -235,7 +240,8 @@ class WholeBrain(DecodesRuns):
         self.sizes_ = as_dict(self._start_sizes(start))
         self._learn_categories(X, aim)
         encoder = self._foreign(pretrained) if start is None else start.network_
-        fit_whole_brain(self, X, aim, encoder, prompts, scratch, progress)
+        scaler = None if start is None else start.standardizer_
+        fit_whole_brain(self, X, aim, encoder, scaler, prompts, scratch, progress)
         return self
 
     # Using --------------------------------------------------------------------------------

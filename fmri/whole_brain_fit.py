@@ -50,6 +50,8 @@ class Recipe:
         None: as many as make the paper's 50,000 steps.
     batch_size : int
     learning_rate, weight_decay, rise : float
+    encoder_rate : float
+        Of a pretrained encoder, as a share.
     prior : str
         Preset of the prior's network.
     prior_learning_rate : float
@@ -60,6 +62,7 @@ class Recipe:
     max_epochs: int | None
     batch_size: int
     learning_rate: float
+    encoder_rate: float
     rise: float
     prior: str
     prior_learning_rate: float
@@ -67,8 +70,8 @@ class Recipe:
 
 
 RECIPES = {
-    "paper": Recipe(None, 16, 1e-5, 1.0, "mindeye1", 1e-5, True),
-    "small": Recipe(100, 64, 1e-3, 0.1, "small", 1e-3, False),
+    "paper": Recipe(None, 16, 1e-5, 1.0, 1.0, "mindeye1", 1e-5, True),
+    "small": Recipe(100, 64, 1e-3, 0.1, 0.1, "small", 1e-3, False),
 }
 
 
@@ -166,6 +169,7 @@ def fit_whole_brain(
     X: xr.DataArray,
     aim: Aim,
     start: nn.Module | None,
+    standardizer: Standardizer | None,
     prompts: SoftPrompts | None,
     scratch: str | Path | None,
     progress: Callable[..., Iterator[Any]] | None,
@@ -180,12 +184,16 @@ def fit_whole_brain(
     aim : Aim
     start : BrainEncoder, optional
         Pretrained, of the same shape.
+    standardizer : Standardizer, optional
+        That of the pretraining; by default it is fitted on the training trials.
     prompts : SoftPrompts, optional
     scratch, progress
         As for `WholeBrain.fit`.
     """
     held = held_out(own, X, aim)
-    own.standardizer_ = Standardizer.fit(np.asarray(X.values[~held], np.float32), mask_of(X)[~held])
+    own.standardizer_ = standardizer or Standardizer.fit(
+        np.asarray(X.values[~held], np.float32), mask_of(X)[~held]
+    )
     blocks = blocks_of(X, own.standardizer_)
     seeds = [int(s) for s in np.random.SeedSequence(own.random_state).generate_state(3)]
     with torch.random.fork_rng([]):
@@ -195,7 +203,7 @@ def fit_whole_brain(
         aim, prompts = _with_prompts(nets, aim, prompts)
     if start is not None:
         nets.brain.encoder.load_state_dict(start.state_dict())
-    run = _Run(own, nets, blocks, aim, held, seeds, scratch, progress, prompts)
+    run = _Run(own, nets, blocks, aim, held, seeds, scratch, progress, prompts, start is not None)
     own.history_, own.best_epoch_ = run.align()
     if nets.prompts is not None:
         _learn_usual(nets, blocks, held, own.device)
@@ -231,13 +239,15 @@ class _Run:
     scratch: str | Path | None
     progress: Callable[..., Iterator[Any]] | None
     prompts: SoftPrompts | None = None
+    pretrained: bool = False
 
     def align(self) -> tuple[list[dict[str, float]], int]:
         """Train encoder, heads and temperatures."""
         own, recipe = self.own, RECIPES[self.own.preset]
+        slower = recipe.encoder_rate if own.encoder_rate is None else own.encoder_rate
         settings = AlignmentSettings(
-            own.learning_rate or recipe.learning_rate, own.weight_decay, own.sparse, own.shuffle,
-            recipe.rise,
+            own.learning_rate or recipe.learning_rate, own.weight_decay,
+            slower if self.pretrained else 1.0, own.sparse, own.shuffle, recipe.rise,
         )  # fmt: skip
         banks = {"image": Bank(torch.from_numpy(self.aim.image.reshape(len(self.aim.image), -1)))}
         if self.aim.text is not None:

@@ -143,6 +143,9 @@ class AlignParams(_Training):
     """Train a diffusion prior on the pooled feature too."""
     text: bool = True
     """Align with texts too, where the data bring their embeddings."""
+    encoder_rate: float | None = Field(None, ge=0, le=1)
+    """Learning rate of a pretrained encoder as a share of that of the heads: 1 tunes all alike, 0
+    leaves it as it is; null takes the preset's."""
     sparse: float = Field(0.2, ge=0, lt=1)
     """Share of the entries that is set to 0 in training."""
     shuffle: bool = True

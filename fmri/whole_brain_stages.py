@@ -26,7 +26,7 @@ def series(params: SeriesParams, context: Context) -> Dataset:
     return brain_series.record(context, params)
 
 
-@stage("brain-pretrain", version=1)
+@stage("brain-pretrain", version=2)
 def pretrain(data: Dataset, params: PretrainParams, context: Context) -> Encoder:
     """Train an encoder on windows without labels: it predicts the volumes or patches it can't see.
 
@@ -37,7 +37,7 @@ def pretrain(data: Dataset, params: PretrainParams, context: Context) -> Encoder
     return brain_training.record_pretraining(context, data, params.model_dump())
 
 
-@stage("brain-align", version=1)
+@stage("brain-align", version=2)
 def align(
     data: Dataset, params: AlignParams, context: Context, pretrained: Encoder | None = None
 ) -> Encoder:
@@ -51,7 +51,7 @@ def align(
     return brain_training.record_alignment(context, data, params.model_dump(), pretrained)
 
 
-@stage("brain-evaluate", version=1)
+@stage("brain-evaluate", version=2)
 def evaluate(
     data: Dataset, encoder: Encoder, params: EvaluateParams, context: Context,
     pretrained: Encoder | None = None,
@@ -67,7 +67,7 @@ def evaluate(
     return brain_evaluation.record(context, data, params.model_dump(), encoder, pretrained)
 
 
-@stage("brain-few-labels", version=1)
+@stage("brain-few-labels", version=2)
 def few_labels(
     data: Dataset, encoder: Encoder, pretrained: Encoder, params: FewLabelsParams,
     context: Context,

@@ -222,11 +222,38 @@ def test_pretraining_learns_saves_and_starts_another(encoder, tmp_path):
     name = "embed.weight"
     mine = tuned.networks_.brain.encoder.state_dict()[name]
     torch.testing.assert_close(mine, model.network_.state_dict()[name], atol=1e-6, rtol=0)
+    # The encoder reads the scale that it was pretrained in, not that of a few labelled trials.
+    for part in ("mean", "sd"):
+        own, given = (getattr(one.standardizer_, part) for one in (tuned, model))
+        assert np.array_equal(own, given)
     with pytest.raises(ContractError, match="this one 'linear'"):
         WholeBrain("linear", pretrained=tmp_path / "encoder").fit(blocks, y)
     fewer = blocks.isel(parcel=slice(0, 7))
     with pytest.raises(ContractError, match="parcels missing"):
         WholeBrain(encoder, pretrained=tmp_path / "encoder").fit(fewer, y)
+
+
+def test_a_pretrained_encoder_learns_at_its_own_rate(tmp_path):
+    data = cut_windows(runs(), 12, stride=4)
+    start = PretrainedBrain(max_epochs=1, sizes={"dropout": 0.0}).fit(data)
+    names = [f"i{n % 10}" for n in range(data.sizes["trial"])]
+    y = np.random.default_rng(0).normal(size=(10, 4))[[int(n[1:]) for n in names]]
+    blocks = data.assign_coords(item=("trial", names))
+    own = {k: v.clone() for k, v in start.network_.state_dict().items()}
+
+    def moved(rate, pretrained=start):
+        model = WholeBrain(encoder_rate=rate, max_epochs=1, random_state=3,
+                           validation_fraction=0).fit(blocks, y, pretrained=pretrained)  # fmt: skip
+        found = model.networks_.brain.encoder.state_dict()
+        return max(float((found[k] - own[k]).abs().max()) for k in own), model
+
+    (kept, probe), (little, _), (much, _) = moved(0.0), moved(0.01), moved(1.0)
+    assert kept == 0
+    assert 0 < little < 0.1 * much
+    assert moved(None)[0] == pytest.approx(moved(0.1)[0])
+    scratch = [moved(rate, None)[1].predict(blocks) for rate in (None, 0.0)]
+    np.testing.assert_array_equal(*scratch)  # without pretrained weights there is one rate
+    assert probe.history_[0]["loss"] > 0
 
 
 def test_what_has_no_pretext_task_is_refused():

@@ -57,9 +57,10 @@ def test_paddings_of_brainlm_layers_change_nothing(shape, blocks):
     torch.testing.assert_close(longer, encoder(x, mask), atol=1e-5, rtol=0)
 
 
-def test_causal_model_never_sees_what_comes_after(shape, blocks):
+@pytest.mark.parametrize("predicts", ["one", "all"])
+def test_causal_model_never_sees_what_comes_after(shape, blocks, predicts):
     x, _ = blocks
-    encoder, full = made("causal", shape), torch.ones(4, T, dtype=torch.bool)
+    encoder, full = made("causal", shape, predicts=predicts), torch.ones(4, T, dtype=torch.bool)
     at = torch.full((4,), 5)
     later, earlier = x.clone(), x.clone()
     later[:, 5:] += 3  # the hidden volume and all after it
@@ -71,7 +72,7 @@ def test_causal_model_never_sees_what_comes_after(shape, blocks):
 
 def test_causal_loss_is_the_absolute_difference_of_the_hidden_volume(shape, blocks):
     x, mask = blocks
-    encoder = made("causal", shape)
+    encoder = made("causal", shape, predicts="one")
     noise = torch.tensor([0.0, 0.99, 0.5, 0.3])
     places = [1, 5, 4, 3]  # among the recorded ones: 9, 6, 8, 9 volumes
     recorded = [x[n][mask[n]] for n in range(4)]
@@ -79,6 +80,23 @@ def test_causal_loss_is_the_absolute_difference_of_the_hidden_volume(shape, bloc
     found = encoder.predict(x, mask, torch.tensor(places))
     expected = (found - truth).abs().mean()
     torch.testing.assert_close(encoder.pretext(x, mask, noise), expected)
+
+
+def test_every_volume_predicts_the_next_recorded_one(shape, blocks):
+    x, mask = blocks
+    encoder = made("causal", shape)
+    errors = []
+    for n in range(4):
+        recorded = x[n][mask[n]]
+        for at in range(1, len(recorded)):
+            found = encoder.predict(x[n : n + 1], mask[n : n + 1], torch.tensor([at]))[0]
+            errors.append((found - recorded[at]).abs().mean())
+    loss = encoder.pretext(x, mask, torch.rand(encoder.noise_shape(x)))
+    torch.testing.assert_close(loss, torch.stack(errors).mean())
+    unseen = torch.where(mask[..., None], x, 99.0)
+    torch.testing.assert_close(encoder.pretext(unseen, mask, torch.rand(0)), loss)
+    alone = torch.arange(T) < 1
+    assert encoder.pretext(x, alone.expand(4, -1), torch.rand(0)) == 0
 
 
 def test_masked_loss_is_of_recorded_volumes_of_hidden_patches_only(shape, blocks):

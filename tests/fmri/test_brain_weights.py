@@ -183,7 +183,8 @@ def test_a_file_of_weights_starts_a_fit(tmp_path):
     save_file({k: v.contiguous() for k, v in gpt_state().items()}, tmp_path / "gpt.safetensors")
     rng = np.random.default_rng(0)
     X = rng.normal(size=(20, P, 4)).astype(np.float32)
-    sizes = {"width": W, "depth": 2, "n_heads": 3, "n_positions": 64, "pool": "cls"}
+    sizes = {"width": W, "depth": 2, "n_heads": 3, "n_positions": 64, "pool": "cls",
+             "predicts": "one"}  # fmt: skip
     model = WholeBrain(
         "causal", sizes=sizes, pretrained=tmp_path / "gpt.safetensors", max_epochs=1,
         learning_rate=1e-9,
