@@ -31,9 +31,15 @@ WINDOWS = ("unlabelled", "rest")
 """Kinds of trials that are windows without a label."""
 
 
-def record(context: Context, params: SeriesParams) -> xr.Dataset:
+def record(
+    context: Context, params: SeriesParams, images: xr.Dataset | None = None,
+    targets: xr.Dataset | None = None,
+) -> xr.Dataset:  # fmt: skip
     """Read or simulate runs, hand over what is to be seen, return blocks and windows."""
-    found = _simulated(context, params) if params.files is None else _read(context, params)
+    if params.files is None:
+        found = _simulated(context, params, images, targets)
+    else:
+        found = _read(context, params, targets)
     _describe(context, found, simulated=params.files is None)
     return found
 
@@ -102,7 +108,7 @@ def events_of(run: Path) -> Path:
     return found
 
 
-def _read(context: Context, params: SeriesParams) -> xr.Dataset:
+def _read(context: Context, params: SeriesParams, targets: xr.Dataset | None) -> xr.Dataset:
     from fmri.ablation_stages import ParcelsParams
     from fmri.parcel_study import join_runs, read_runs, read_series
 
@@ -126,7 +132,7 @@ def _read(context: Context, params: SeriesParams) -> xr.Dataset:
                           stride=params.stride, clean=False)  # fmt: skip
     kind = np.full(windows.sizes["trial"], "unlabelled")
     found = _joined(blocks, windows.assign_coords(kind=("trial", kind), part=("trial", kind)))
-    return _with_targets(context, found, params)
+    return _with_targets(context, found, params, targets)
 
 
 def _parted(data: xr.Dataset, test: list[str] | None, imagery: list[str]) -> xr.Dataset:
@@ -147,8 +153,10 @@ def _parted(data: xr.Dataset, test: list[str] | None, imagery: list[str]) -> xr.
     return data.assign_coords(part=("trial", part))
 
 
-def _with_targets(context: Context, data: xr.Dataset, params: SeriesParams) -> xr.Dataset:
-    """Give every item an embedding: of a file, of its category's attributes, or one column."""
+def _with_targets(
+    context: Context, data: xr.Dataset, params: SeriesParams, targets: xr.Dataset | None
+) -> xr.Dataset:
+    """Give every item an embedding: wired, of a file, of its category's attributes, or a column."""
     from fmri.providers import CategoryAttributes, haxby_attributes
 
     blocks = blocks_in(data)
@@ -165,7 +173,9 @@ def _with_targets(context: Context, data: xr.Dataset, params: SeriesParams) -> x
             attribute_table=(("named", "attribute"), known.table.to_numpy(np.float32))
         ).assign_coords(named=known.table.index.astype(str).to_numpy().astype(str))
         data = data.assign_attrs(attribute_source=known.source)
-    if params.embeddings is not None:
+    if targets is not None:
+        target = _flat(targets, items)
+    elif params.embeddings is not None:
         target = _embeddings(params.embeddings, items)
     elif not lacking:
         place = {str(name): row for row, name in enumerate(known.table.index)}
@@ -192,15 +202,26 @@ def _embeddings(path: Path, items: NDArray[np.str_]) -> NDArray[Any]:
     return values.reshape(len(items), -1)
 
 
+def _flat(targets: xr.Dataset, items: NDArray[np.str_]) -> NDArray[Any]:
+    """Return the tokens of each item in one row."""
+    from fmri.images import pick
+
+    values = pick(targets, items, what="the targets")["signal"].values
+    return np.asarray(values.reshape(len(items), -1), np.float32)
+
+
 # Simulation -----------------------------------------------------------------------------------
 
 
-def _simulated(context: Context, params: SeriesParams) -> xr.Dataset:
+def _simulated(
+    context: Context, params: SeriesParams, images: xr.Dataset | None, targets: xr.Dataset | None
+) -> xr.Dataset:
     from fmri.parcel_blocks import cut_blocks, join_blocks
     from fmri.simulate_whole_brain import simulate_whole_brain
     from fmri.simulate_whole_brain_export import reading_of
 
-    study = simulate_whole_brain(**params.simulate.model_dump(), seed=params.seed)
+    shown = None if images is None else _pictures(params, images, targets)
+    study = simulate_whole_brain(shown=shown, **params.simulate.model_dump(), seed=params.seed)
     rules: dict[str, Any] = {"tmin": params.tmin, "tmax": params.tmax, "until": params.until,
                              "stimulus": "item", "high_pass": params.high_pass}  # fmt: skip
     blocks, free, kinds = [], [], {}
@@ -222,8 +243,8 @@ def _simulated(context: Context, params: SeriesParams) -> xr.Dataset:
     items = study.items
     used, shown = items["item"].values.astype(str), blocks_in(found)["item"].values
     keep = np.isin(used, np.unique(shown))
-    found = _with_items(found, used[keep], items["target"].values[keep],
-                        items["text_target"].values[keep])  # fmt: skip
+    own = items["target"].values[keep] if targets is None else _flat(targets, used[keep])
+    found = _with_items(found, used[keep], own, items["text_target"].values[keep])
     context.method(
         f"A brain of {found.sizes['parcel']} parcels was simulated, with "
         f"{len(items['truth'])} networks of known information about the stimulus."
@@ -233,6 +254,40 @@ def _simulated(context: Context, params: SeriesParams) -> xr.Dataset:
         .assign_coords(truth=items["truth"], named=items["named"])
         .assign_attrs(attribute_source="the simulation")
     )
+
+
+def _pictures(params: SeriesParams, images: xr.Dataset, targets: xr.Dataset | None) -> xr.Dataset:
+    """Choose pictures for training, test and imagery; their targets drive the brain.
+
+    The latents are the leading principal components of the targets, of variance 1 over training
+    pictures.
+    """
+    from sklearn.decomposition import PCA
+
+    from fmri.images import pick
+    from fmri.parts import stimuli_of
+
+    if targets is None or "category" not in images.coords:
+        raise DataError("a brain that sees pictures needs their targets wired, and categories")
+    own = params.simulate
+    n_train, n_test = own.n_train_runs * own.n_trials, own.n_test_runs * own.n_trials
+    n_test = -(-n_test // 2) + (min(own.n_prompts, n_test) if own.n_imagery_runs else 0)
+    chosen = [stimuli_of(images, part) for part in ("train", "test")]
+    for part, names, n in zip(("training", "test"), chosen, (n_train, n_test), strict=True):
+        if len(names) < n:
+            raise DataError(
+                f"the runs show {n} {part} pictures and there are {len(names)}; take more pictures "
+                "or fewer runs or trials (simulate: n_trials)"
+            )
+    rng = np.random.default_rng([params.seed, 1])
+    names = np.concatenate([
+        rng.permutation(names)[:n] for names, n in zip(chosen, (n_train, n_test), strict=True)
+    ])  # fmt: skip
+    pca = PCA(own.n_latents, whiten=True, random_state=0).fit(_flat(targets, names[:n_train]))
+    latent = pca.transform(_flat(targets, names))
+    category = pick(images, names)["category"].values.astype(str)
+    return xr.Dataset({"latent": (("item", "latent"), latent)},
+                      {"item": names, "category": ("item", category)})  # fmt: skip
 
 
 # Inside ---------------------------------------------------------------------------------------

@@ -60,8 +60,9 @@ def record_pretraining(
 
 
 def record_alignment(
-    context: Context, data: xr.Dataset, settings: Mapping[str, Any], pretrained: Any = None
-) -> WholeBrain:
+    context: Context, data: xr.Dataset, settings: Mapping[str, Any], pretrained: Any = None,
+    targets: xr.Dataset | None = None, autoencoder: Any = None,
+) -> WholeBrain:  # fmt: skip
     """Align an encoder with embeddings, and report the course of the loss."""
     from fmri.whole_brain import WholeBrain
     from neuro.report import Figure, Text
@@ -71,7 +72,10 @@ def record_alignment(
         blocks = blocks.drop_vars("text_target")
     fields = {k: v for k, v in settings.items() if k not in ("text", "seed")}
     model = WholeBrain(**fields, random_state=settings["seed"])
-    model.fit(blocks, pretrained=pretrained, scratch=context.scratch, progress=context.progress)
+    model.fit(blocks, targets, pretrained=pretrained, scratch=context.scratch,
+              progress=context.progress)  # fmt: skip
+    if autoencoder is not None:
+        model.attach_decoder(autoencoder)
     n = int((blocks["part"] == "train").sum()) if "part" in blocks.coords else blocks.sizes["trial"]
     views = "pictures and texts" if "text_target" in blocks else "items"
     context.section(

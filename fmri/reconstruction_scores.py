@@ -21,12 +21,13 @@ from fmri.image_metrics import (
 from fmri.images import pick
 from fmri.parts import stimuli_of
 from fmri.plots import reconstruction_figure, similarity_figure
-from fmri.study_pictures import Brain, alike, baselines, brain_of, made_by
+from fmri.study_pictures import Brain, alike, baselines, brain_of, made_by, study_trials
 from neuro.report import Figure, Table, Text
 from neuro.validation import Estimate, summarise
 
 if TYPE_CHECKING:
     from fmri.mindeye import MindEye
+    from fmri.whole_brain import WholeBrain
     from neuro.stage import Context
 
 Floats = NDArray[np.float32]
@@ -44,7 +45,7 @@ CAVEAT = (
 
 def record(
     context: Context,
-    encoder: MindEye,
+    encoder: MindEye | WholeBrain,
     betas: xr.Dataset,
     targets: xr.Dataset,
     images: xr.Dataset,
@@ -59,7 +60,8 @@ def record(
         Of the first generator, see `fmri.reconstruct.reconstruct`; the coordinate ``nearest``
         names each trial's nearest training picture.
     """
-    brain = brain_of(encoder, betas, targets, images, settings, sources["autoencoder"])
+    trials, betas = study_trials(encoder, betas)
+    brain = brain_of(encoder, trials, targets, images, settings, sources["autoencoder"])
     kinds = list(dict.fromkeys(settings["by"]))
     made = {kind: made_by(kind, brain, settings, sources, context) for kind in kinds}
     main = made[kinds[0]]

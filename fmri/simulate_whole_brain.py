@@ -115,6 +115,7 @@ class BrainStudy:
 def simulate_whole_brain(
     networks: Mapping[str, float] | None = None,
     *,
+    shown: xr.Dataset | None = None,
     n_parcels: int = 6,
     n_other: int = 118,
     n_latents: int = 8,
@@ -145,6 +146,10 @@ def simulate_whole_brain(
     ----------
     networks : mapping of str to float, optional
         Gain of every network, not negative; by default `INFORMATION`.
+    shown : Dataset, optional
+        What is seen in place of items that are drawn: ``latent (item, latent)`` and ``category
+        (item)`` by name, those of training runs first, then of test runs, then what is imagined.
+        Unlabelled runs show further ones, which are drawn.
     n_parcels : int
         Of every network.
     n_other : int
@@ -194,13 +199,15 @@ def simulate_whole_brain(
     (50, 8)
     """
     gains = dict(INFORMATION if networks is None else networks)
-    settings = {k: v for k, v in locals().items() if k not in ("networks", "gains")}
+    if shown is not None:
+        n_latents, n_categories = shown.sizes["latent"], len(np.unique(shown["category"]))
+    settings = {k: v for k, v in locals().items() if k not in ("networks", "gains", "shown")}
     _check(settings, gains)
     rng = np.random.default_rng(seed)
     network = np.array([*np.repeat(list(gains), n_parcels), *["none"] * n_other])
     truth = _brain(gains, n_parcels, n_other, n_latents, delay, rng)
     plan, n_items = _plan(settings, rng)
-    items = _items(n_items, settings, gains, rng)
+    items = _items(n_items, settings, gains, rng, shown)
     cells = grid_cells(len(network))
     amounts = {"perception": strength, "imagery": strength * imagery, "unlabelled": strength,
                "rest": 0.0}  # fmt: skip
@@ -256,14 +263,21 @@ def grid_cells(n: int) -> NDArray[np.int64]:
 
 
 def _items(
-    n: int, settings: dict[str, Any], gains: dict[str, float], rng: np.random.Generator
-) -> xr.Dataset:
-    """Draw latents by category, and two views of them."""
+    n: int, settings: dict[str, Any], gains: dict[str, float], rng: np.random.Generator,
+    shown: xr.Dataset | None,
+) -> xr.Dataset:  # fmt: skip
+    """Draw latents by category, or take those given first, and make two views of them."""
     kinds, d = settings["n_categories"], settings["n_latents"]
     share = settings["category_share"]
     centres = rng.standard_normal((kinds, d))
     code = np.arange(n) % kinds
     latent = np.sqrt(share) * centres[code] + np.sqrt(1 - share) * rng.standard_normal((n, d))
+    categories = np.array([f"category-{k + 1}" for k in range(kinds)])
+    names = np.array([f"item-{k:04d}" for k in range(n)])
+    if shown is not None:
+        categories, code, names = _given(shown, code, names)
+        latent[: shown.sizes["item"]] = shown["latent"].values
+        centres = np.stack([latent[code == k].mean(0) for k in range(kinds)])
     views = {}
     for name, size in (("target", settings["n_features"]), ("text_target", settings["n_words"])):
         view = latent @ rng.standard_normal((d, size)) / np.sqrt(d)
@@ -271,8 +285,6 @@ def _items(
         own = 0.1 if name == "target" else 0.5
         view = view + own * rng.standard_normal(view.shape)
         views[name] = view / np.linalg.norm(view, axis=1, keepdims=True)
-    categories = np.array([f"category-{k + 1}" for k in range(kinds)])
-    names = np.array([f"item-{k:04d}" for k in range(n)])
     return xr.Dataset(
         {
             "target": (("item", "feature"), views["target"].astype(np.float32)),
@@ -284,6 +296,18 @@ def _items(
         {"item": names, "category": ("item", categories[code]), "named": categories,
          "truth": list(gains)},
     )  # fmt: skip
+
+
+def _given(
+    shown: xr.Dataset, code: NDArray[np.int64], names: NDArray[np.str_]
+) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.str_]]:
+    """Put categories and names of given items in front of those that are drawn."""
+    n = shown.sizes["item"]
+    if n > len(names):
+        raise InputError(f"{n} items are given and {len(names)} are shown; give no more")
+    known, own = np.unique(shown["category"].values.astype(str), return_inverse=True)
+    own_names = shown["item"].values.astype(str)
+    return known, np.concatenate([own, code[n:]]), np.concatenate([own_names, names[n:]])
 
 
 # Runs -----------------------------------------------------------------------------------------

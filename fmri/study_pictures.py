@@ -23,9 +23,10 @@ from neuro.errors import InputError
 
 if TYPE_CHECKING:
     from fmri.mindeye import MindEye
+    from fmri.whole_brain import WholeBrain
     from neuro.stage import Context
 
-__all__ = ["Brain", "baselines", "brain_of", "made_by"]
+__all__ = ["Brain", "baselines", "brain_of", "made_by", "study_trials"]
 
 Floats = NDArray[np.float32]
 
@@ -68,8 +69,25 @@ class Brain:
         return hasattr(self.provider, "decode")
 
 
+def study_trials(encoder: Any, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return what an encoder takes, and the same trials as betas for linear models.
+
+    Blocks of a whole-brain encoder are named by what was seen, and averaged over their volumes.
+    """
+    if "time" not in encoder.dims:
+        return data, data
+    from fmri.brain_series import blocks_in
+    from fmri.trial_columns import column_of, item_of, mean_blocks
+
+    blocks = blocks_in(data, ("perception",))
+    blocks = blocks.assign_coords(stimulus=("trial", column_of(blocks, item_of(blocks))))
+    coords = {str(k): c for k, c in blocks.coords.items() if c.dims == ("trial",)}
+    betas = xr.Dataset({"signal": (("trial", "voxel"), mean_blocks(blocks)[:, :, 0])}, coords)
+    return blocks, betas
+
+
 def brain_of(
-    encoder: MindEye,
+    encoder: MindEye | WholeBrain,
     betas: xr.Dataset,
     targets: xr.Dataset,
     images: xr.Dataset,
@@ -83,13 +101,15 @@ def brain_of(
     autoencoder = autoencoder if autoencoder is not None else encoder.decoder_
     by_prior = settings["tokens"] == "prior" and encoder.prior
     start = None
-    if settings["img2img"] and encoder.model_.latent is not None:
+    own = getattr(encoder, "model_", None)  # of MindEye; a whole-brain encoder has no low level
+    if settings["img2img"] and own is not None and own.latent is not None:
         folder = settings["vae"]
         vae = None if folder is None else KLLatents(folder, size=settings["vae_size"])
         start = low_level_pictures(encoder, held, autoencoder, vae)
     tokens = encoder.predict_tokens(held, by_prior, random_state=settings["seed"])
+    wanted = encoder.transform(held) if own is not None else encoder.embed(held)
     return Brain(
-        average_repeats(tokens), average_repeats(encoder.transform(held)), start,
+        average_repeats(tokens), average_repeats(wanted), start,
         _provider(targets, images, autoencoder), images,
         pick(images, stimuli_of(images, "test")),
     )  # fmt: skip

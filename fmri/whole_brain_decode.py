@@ -40,10 +40,11 @@ def decode_run(model: WholeBrain, path: str | Path, options: WholeBrainOptions) 
     Returns
     -------
     Dataset
-        ``codes (trial, latent)``, ``embedding (trial, feature)`` of unit length, ``category``
-        where the training named categories, ``tokens`` with a prior, ``retrieved`` and
-        ``similarity`` with a gallery, ``reconstruction`` where the encoder holds the decoder of
-        its targets. In the attributes ``n_missing`` (parcels at their training mean) and ``note``.
+        ``codes (trial, latent)``, ``embedding (trial, dimension)`` of unit length,
+        ``category_decoded`` where the training named categories, ``tokens`` with a prior,
+        ``retrieved`` and ``similarity`` with a gallery, ``reconstruction`` where the encoder holds
+        the decoder of its targets. In the attributes ``n_missing`` (parcels at their training
+        mean) and ``note``.
 
     Raises
     ------
@@ -56,7 +57,9 @@ def decode_run(model: WholeBrain, path: str | Path, options: WholeBrainOptions) 
 
     data, how = read_blocks(model, path, options)
     X, missing = _aligned(model, data, options)
-    found: dict[str, Any] = {"codes": model.transform(X), "embedding": model.predict(X)}
+    # Tokens have features of their own.
+    embedding = model.predict(X).rename(feature="dimension")
+    found: dict[str, Any] = {"codes": model.transform(X), "embedding": embedding}
     if model.categories_:
         found["category_decoded"] = model.predict_category(X)
     if options.gallery is not None:

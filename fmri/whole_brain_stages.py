@@ -14,16 +14,20 @@ from neuro.stage import Context, Dataset, Encoder, Table, stage
 
 
 @stage("brain-series", version=1)
-def series(params: SeriesParams, context: Context) -> Dataset:
+def series(
+    params: SeriesParams, context: Context, images: Dataset | None = None,
+    targets: Dataset | None = None,
+) -> Dataset:  # fmt: skip
     """Read runs, or simulate a brain, and cut what is trained on: blocks of events, and windows.
 
     Series are averaged over the parcels of an atlas, detrended, freed of confounds and z-scored in
     each run. Windows without a label, for pretraining, are cut from unlabelled and training runs,
-    never from a test run. Embeddings of items and texts come along.
+    never from a test run. Embeddings of items and texts come along: those of `targets`, where they
+    are wired. With `images` the simulated brain sees pictures, by their targets.
     """
     from fmri import brain_series
 
-    return brain_series.record(context, params)
+    return brain_series.record(context, params, images, targets)
 
 
 @stage("brain-pretrain", version=2)
@@ -39,16 +43,20 @@ def pretrain(data: Dataset, params: PretrainParams, context: Context) -> Encoder
 
 @stage("brain-align", version=2)
 def align(
-    data: Dataset, params: AlignParams, context: Context, pretrained: Encoder | None = None
-) -> Encoder:
+    data: Dataset, params: AlignParams, context: Context, pretrained: Encoder | None = None,
+    targets: Dataset | None = None, autoencoder: Encoder | None = None,
+) -> Encoder:  # fmt: skip
     """Train an encoder to give the embedding of the picture, and of the text, by contrast.
 
     It starts from the pretrained weights where a pretrained encoder is wired. Whole items among
-    the training trials choose the epoch.
+    the training trials choose the epoch. With `targets` the pictures' tokens are aimed at as they
+    are, for reconstruction; their `autoencoder` is saved along.
     """
     from fmri import brain_training
 
-    return brain_training.record_alignment(context, data, params.model_dump(), pretrained)
+    return brain_training.record_alignment(
+        context, data, params.model_dump(), pretrained, targets, autoencoder
+    )
 
 
 @stage("brain-evaluate", version=2)

@@ -1,4 +1,4 @@
-"""What must hold over simulated brains: imagery without signal, ranks of networks, the null one."""
+"""What must hold over simulated brains: imagery, ranks of networks, what pretraining is worth."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
+from fmri import whole_brain_stages as stages
 from fmri.baselines import TunedRidge
+from fmri.brain_series import blocks_in
+from fmri.few_labels import METHODS, score_few
 from fmri.imagery import pairing_test
 from fmri.network_ablation import ablate, network_groups, truth_correlation
 from fmri.network_scores import target_trainer
 from fmri.parcel_blocks import cut_blocks, join_blocks
 from fmri.simulate_whole_brain import simulate_whole_brain
 from fmri.trial_columns import mean_blocks
+from fmri.whole_brain import WholeBrain
+from neuro.validation import paired_difference
 
 
 def blocks(study):
@@ -93,3 +98,38 @@ def test_networks_rank_as_planted_over_brains(n_other):
     assert np.mean(p <= 0.05) <= 0.15
     if n_other == 238:
         assert inside.mean() >= 0.8
+
+
+def few_labels(call, folder, seed, n_draws):
+    """Score the shipped settings with an eighth of the labels, as means over test trials."""
+    data, _ = call(folder / "scans", stages.series, seed=seed,
+                   simulate={"n_imagery_runs": 0})  # fmt: skip
+    pretrained, _ = call(folder / "pre", stages.pretrain, data, max_epochs=10, batch_size=32,
+                         learning_rate=1e-3)  # fmt: skip
+    trials = blocks_in(data, ("perception",))
+    encoder = WholeBrain(max_epochs=1).fit(trials).set_params(max_epochs=None)
+    table = score_few(trials, encoder, pretrained,
+                      {"share": 0.125, "n_draws": n_draws, "seed": 0})  # fmt: skip
+    names = [f"{one}{what}" for one in METHODS for what in ("", "_identified")]
+    return table[names].mean()
+
+
+def test_pretraining_helps_where_labels_are_few(call, tmp_path):
+    found = few_labels(call, tmp_path, seed=100, n_draws=1)  # a brain of the development
+    assert found["scratch_identified"] > 0.75
+    assert found["pretrained_identified"] > found["scratch_identified"] + 0.02
+    assert found["pretrained"] > found["scratch"]
+
+
+@pytest.mark.slow
+def test_pretraining_helps_over_brains(call, tmp_path):
+    folders = {seed: tmp_path / f"brain-{seed}" for seed in range(10, 20)}
+    for folder in folders.values():
+        folder.mkdir()
+    found = [few_labels(call, folder, seed, 3) for seed, folder in folders.items()]
+    for what in ("", "_identified"):
+        own = {one: np.array([row[f"{one}{what}"] for row in found]) for one in METHODS}
+        gain = paired_difference(own["pretrained"], own["scratch"], n_unit="brain")
+        print(f"gain{what} {gain.value:.3f} [{gain.low:.3f}, {gain.high:.3f}], linear "
+              f"{own['linear'].mean():.3f}, pretrained {own['pretrained'].mean():.3f}")  # fmt: skip
+        assert gain.low > 0
