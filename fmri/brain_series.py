@@ -220,8 +220,8 @@ def _simulated(
     from fmri.simulate_whole_brain import simulate_whole_brain
     from fmri.simulate_whole_brain_export import reading_of
 
-    shown = None if images is None else _pictures(params, images, targets)
-    study = simulate_whole_brain(shown=shown, **params.simulate.model_dump(), seed=params.seed)
+    pictures = None if images is None else _pictures(params, images, targets)
+    study = simulate_whole_brain(seen=pictures, **params.simulate.model_dump(), seed=params.seed)
     rules: dict[str, Any] = {"tmin": params.tmin, "tmax": params.tmax, "until": params.until,
                              "stimulus": "item", "high_pass": params.high_pass}  # fmt: skip
     blocks, free, kinds = [], [], {}
@@ -243,8 +243,8 @@ def _simulated(
     items = study.items
     used, shown = items["item"].values.astype(str), blocks_in(found)["item"].values
     keep = np.isin(used, np.unique(shown))
-    own = items["target"].values[keep] if targets is None else _flat(targets, used[keep])
-    found = _with_items(found, used[keep], own, items["text_target"].values[keep])
+    aim = items["target"].values[keep] if targets is None else _flat(targets, used[keep])
+    found = _with_items(found, used[keep], aim, items["text_target"].values[keep])
     context.method(
         f"A brain of {found.sizes['parcel']} parcels was simulated, with "
         f"{len(items['truth'])} networks of known information about the stimulus."

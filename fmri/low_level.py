@@ -31,6 +31,7 @@ from neuro.errors import ContractError, DataError, InputError
 if TYPE_CHECKING:
     from fmri.autoencoder import ImageAutoencoder
     from fmri.mindeye import MindEye
+    from fmri.pictured import DecodesPictures
 
 _BATCH = 8  # pictures of a pretrained autoencoder at once
 
@@ -204,8 +205,8 @@ def image_latents(
     return autoencoder.latent_dataset(images)
 
 
-def decodes_tokens(model: MindEye, decoder: ImageAutoencoder) -> bool:
-    """Say whether an autoencoder is the one whose tokens a MindEye predicts."""
+def decodes_tokens(model: DecodesPictures, decoder: ImageAutoencoder) -> bool:
+    """Say whether an autoencoder is the one whose tokens an encoder predicts."""
     made_by = model.target_["fingerprint"] or {}
     return (
         made_by.get("provider") == "image-autoencoder"
@@ -213,7 +214,7 @@ def decodes_tokens(model: MindEye, decoder: ImageAutoencoder) -> bool:
     )
 
 
-def decodes_latents(model: MindEye, decoder: ImageAutoencoder) -> bool:
+def decodes_latents(model: DecodesPictures, decoder: ImageAutoencoder) -> bool:
     """Say whether an autoencoder is the one whose latents a MindEye predicts."""
     made_by = model.target_.get("latent_fingerprint") or {}
     return bool(made_by.get("weights_hash") == decoder.weights_hash())

@@ -23,27 +23,23 @@ from sklearn.utils.validation import check_is_fitted
 
 from fmri.decode_options import MindEyeOptions
 from fmri.mindeye_options import check_parameters
+from fmri.pictured import DecodesPictures, brief
 from fmri.repeats import average_repeats
 from fmri.subjects import Subject, VoxelContract, as_subjects
 from neuro.encoder import DecodeOptions as BaseOptions
-from neuro.encoder import Encoder
 from neuro.errors import ContractError, InputError
 from neuro.fitted_on import FittedOn, Seen
 from neuro.items import trial_hashes
 
 if TYPE_CHECKING:
-    from fmri.autoencoder import ImageAutoencoder
-    from fmri.linear_decoder import LinearDecoder
     from fmri.model import Model
-    from fmri.providers import PixelPCA
-    from neuro.report import Block
 
 __all__ = ["MindEye", "MindEyeOptions", "average_repeats", "fingerprint_of"]
 
 Floats = NDArray[np.float32]
 
 
-class MindEye(Encoder):
+class MindEye(DecodesPictures):
     """MindEye over betas ``(trial, voxel)``; its code is the tokens of an image embedding.
 
     Voxels are standardised by statistics of the training trials. Stimuli, never single trials,
@@ -134,11 +130,8 @@ class MindEye(Encoder):
 
     name: ClassVar[str] = "fmri-mindeye"
     dims: ClassVar[tuple[str, ...]] = ("trial", "voxel")
-    optional_parts: ClassVar[tuple[str, ...]] = ("decoder_",)
     DecodeOptions: ClassVar[type[BaseOptions]] = MindEyeOptions
 
-    decoder_: ImageAutoencoder | None = None
-    pixels_: LinearDecoder | None = None
     model_: Model
     subjects_: list[VoxelContract]
     target_: dict[str, Any]
@@ -300,33 +293,6 @@ class MindEye(Encoder):
         other.decoder_, other.pixels_ = self.decoder_, self.pixels_
         return other
 
-    def attach_decoder(self, decoder: ImageAutoencoder | PixelPCA) -> Self:
-        """Let the autoencoder or PCA of the targets, or that of the latents, be saved along.
-
-        New scans are then decoded to pictures without anything but this folder.
-
-        Raises
-        ------
-        ContractError
-            Where it is neither that of the targets nor that of the latents.
-        """
-        from fmri.linear_decoder import LinearDecoder
-        from fmri.low_level import decodes_latents, decodes_tokens
-        from fmri.providers import PixelPCA
-
-        check_is_fitted(self, "model_")
-        if isinstance(decoder, PixelPCA):
-            self.pixels_ = LinearDecoder.of(decoder, self.target_["fingerprint"])
-            return self
-        if not (decodes_tokens(self, decoder) or decodes_latents(self, decoder)):
-            raise ContractError(
-                f"the autoencoder (weights {decoder.weights_hash()}) is neither that of the "
-                f"targets, {_brief(self.target_['fingerprint'])}, nor that of the image latents; "
-                "wire the one that made them"
-            )
-        self.decoder_ = decoder
-        return self
-
     def _remember(self, subjects: list[Subject], low_level: xr.Dataset | None) -> None:
         made_by = None if low_level is None else fingerprint_of(low_level)
         self.target_["latent_fingerprint"] = made_by
@@ -405,13 +371,7 @@ class MindEye(Encoder):
                 "n_samples": n_samples, "random_state": random_state,
             }  # fmt: skip
             return [self.predict_tokens(one, prior, **given) for one in X]
-        options: dict[str, Any] = {
-            "sampler": sampler or self.sampler,
-            "steps": self.steps if steps is None else steps,
-            "guidance": self.guidance if guidance is None else guidance,
-            "random_state": self.random_state if random_state is None else random_state,
-            "n_samples": n_samples,
-        }
+        options = self._sampling(sampler, steps, guidance, n_samples, random_state)
 
         def predict(model: Model, values: tuple[str, Floats], keys: list[str]) -> Floats:
             if not use:
@@ -454,7 +414,7 @@ class MindEye(Encoder):
         found, expected = fingerprint_of(y), self.target_["fingerprint"]
         if found != expected:
             raise ContractError(
-                f"the targets have the fingerprint {_brief(found)}, expected {_brief(expected)}; "
+                f"the targets have the fingerprint {brief(found)}, expected {brief(expected)}; "
                 "encode the pictures with the provider the model was fitted to"
             )
 
@@ -491,19 +451,6 @@ class MindEye(Encoder):
         from fmri.decode import decode_betas
 
         return decode_betas(self, path, options or MindEyeOptions())
-
-    def check_decoding(self, options: Any) -> None:
-        """Refuse a gallery of other targets before the first scan is read."""
-        from fmri.decode import gallery_in
-
-        if options.gallery is not None:
-            gallery_in(options.gallery).check(self.target_["fingerprint"])
-
-    def show_decoded(self, result: xr.Dataset, options: Any) -> list[Block]:
-        """Return the blocks of a scan's page: trials beside retrieved and decoded pictures."""
-        from fmri.sheet import scan_blocks
-
-        return scan_blocks(result, options)
 
     def companions(self, path: str | Path) -> list[Path]:
         """Name the trial table that lies beside a file of betas."""
@@ -603,10 +550,6 @@ def fingerprint_of(y: xr.Dataset) -> Any:
     """Return the fingerprint of targets as JSON values; None where they have none."""
     stored = y.attrs.get("fingerprint")
     return json.loads(stored) if isinstance(stored, str) else stored
-
-
-def _brief(fingerprint: Any) -> str:
-    return json.dumps(fingerprint, sort_keys=True)[:300]
 
 
 def _who(subject: Subject) -> tuple[Any, Any]:

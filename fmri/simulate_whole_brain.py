@@ -115,7 +115,7 @@ class BrainStudy:
 def simulate_whole_brain(
     networks: Mapping[str, float] | None = None,
     *,
-    shown: xr.Dataset | None = None,
+    seen: xr.Dataset | None = None,
     n_parcels: int = 6,
     n_other: int = 118,
     n_latents: int = 8,
@@ -146,7 +146,7 @@ def simulate_whole_brain(
     ----------
     networks : mapping of str to float, optional
         Gain of every network, not negative; by default `INFORMATION`.
-    shown : Dataset, optional
+    seen : Dataset, optional
         What is seen in place of items that are drawn: ``latent (item, latent)`` and ``category
         (item)`` by name, those of training runs first, then of test runs, then what is imagined.
         Unlabelled runs show further ones, which are drawn.
@@ -199,15 +199,15 @@ def simulate_whole_brain(
     (50, 8)
     """
     gains = dict(INFORMATION if networks is None else networks)
-    if shown is not None:
-        n_latents, n_categories = shown.sizes["latent"], len(np.unique(shown["category"]))
-    settings = {k: v for k, v in locals().items() if k not in ("networks", "gains", "shown")}
+    if seen is not None:
+        n_latents, n_categories = seen.sizes["latent"], len(np.unique(seen["category"]))
+    settings = {k: v for k, v in locals().items() if k not in ("networks", "gains", "seen")}
     _check(settings, gains)
     rng = np.random.default_rng(seed)
     network = np.array([*np.repeat(list(gains), n_parcels), *["none"] * n_other])
     truth = _brain(gains, n_parcels, n_other, n_latents, delay, rng)
     plan, n_items = _plan(settings, rng)
-    items = _items(n_items, settings, gains, rng, shown)
+    items = _items(n_items, settings, gains, rng, seen)
     cells = grid_cells(len(network))
     amounts = {"perception": strength, "imagery": strength * imagery, "unlabelled": strength,
                "rest": 0.0}  # fmt: skip
@@ -264,7 +264,7 @@ def grid_cells(n: int) -> NDArray[np.int64]:
 
 def _items(
     n: int, settings: dict[str, Any], gains: dict[str, float], rng: np.random.Generator,
-    shown: xr.Dataset | None,
+    seen: xr.Dataset | None,
 ) -> xr.Dataset:  # fmt: skip
     """Draw latents by category, or take those given first, and make two views of them."""
     kinds, d = settings["n_categories"], settings["n_latents"]
@@ -274,9 +274,9 @@ def _items(
     latent = np.sqrt(share) * centres[code] + np.sqrt(1 - share) * rng.standard_normal((n, d))
     categories = np.array([f"category-{k + 1}" for k in range(kinds)])
     names = np.array([f"item-{k:04d}" for k in range(n)])
-    if shown is not None:
-        categories, code, names = _given(shown, code, names)
-        latent[: shown.sizes["item"]] = shown["latent"].values
+    if seen is not None:
+        categories, code, names = _given(seen, code, names)
+        latent[: seen.sizes["item"]] = seen["latent"].values
         centres = np.stack([latent[code == k].mean(0) for k in range(kinds)])
     views = {}
     for name, size in (("target", settings["n_features"]), ("text_target", settings["n_words"])):
@@ -299,14 +299,14 @@ def _items(
 
 
 def _given(
-    shown: xr.Dataset, code: NDArray[np.int64], names: NDArray[np.str_]
+    seen: xr.Dataset, code: NDArray[np.int64], names: NDArray[np.str_]
 ) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.str_]]:
     """Put categories and names of given items in front of those that are drawn."""
-    n = shown.sizes["item"]
+    n = seen.sizes["item"]
     if n > len(names):
         raise InputError(f"{n} items are given and {len(names)} are shown; give no more")
-    known, own = np.unique(shown["category"].values.astype(str), return_inverse=True)
-    own_names = shown["item"].values.astype(str)
+    known, own = np.unique(seen["category"].values.astype(str), return_inverse=True)
+    own_names = seen["item"].values.astype(str)
     return known, np.concatenate([own, code[n:]]), np.concatenate([own_names, names[n:]])
 
 

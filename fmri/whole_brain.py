@@ -333,13 +333,7 @@ class WholeBrain(DecodesRuns):
         brain, tokens, network, scale = nets.brain, nets.tokens, nets.prior, nets.scale
         blocks = self._blocks(X)
         keys = trial_hashes(blocks.x)
-        options: dict[str, Any] = {
-            "sampler": sampler or self.sampler,
-            "steps": self.steps if steps is None else steps,
-            "guidance": self.guidance if guidance is None else guidance,
-            "random_state": self.random_state if random_state is None else random_state,
-            "n_samples": n_samples,
-        }
+        options = self._sampling(sampler, steps, guidance, n_samples, random_state)
 
         def function(x: Any, mask: Any, rows: slice) -> Any:
             given = tokens(brain.encoder(x, mask)).unflatten(1, self.target_["shape"])

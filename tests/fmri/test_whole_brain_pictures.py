@@ -89,11 +89,11 @@ def test_what_does_not_fit_is_said(call, run, tmp_path):
     some = with_parts(digit_images(16).isel(trial=slice(0, 60)), 0.2, 0)
     other.fit(some, train_stimuli=stimuli_of(some, "train"))
     scans = open_dataset(run / "scans")
-    with pytest.raises(ContractError, match="not that of the targets"):
+    with pytest.raises(ContractError, match="neither that of the targets"):
         call(tmp_path / "3", stages.align, scans, max_epochs=1,
              inputs={"targets": targets, "autoencoder": other})  # fmt: skip
     shown = images.rename(trial="item").assign_coords(item=images["stimulus"].values)
     shown["latent"] = (("item", "latent"), np.zeros((300, 3)))
     with pytest.raises(InputError, match="300 items are given"):
-        simulate_whole_brain(shown=shown, n_train_runs=1, n_test_runs=0, n_unlabelled_runs=0,
+        simulate_whole_brain(seen=shown, n_train_runs=1, n_test_runs=0, n_unlabelled_runs=0,
                              n_imagery_runs=0)  # fmt: skip
