@@ -31,6 +31,7 @@ class Draft:
     key: yaml.Node
     fields: dict[str, yaml.Node]
     wires: dict[str, yaml.Node] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)  # inputs that are null
     each: yaml.Node | None = None
     files: tuple[Path, ...] = ()
     file_field: str = ""
@@ -125,7 +126,9 @@ def _sort(draft: Draft, name: str, key: yaml.Node, value: yaml.Node, problems: P
     if name == "each":
         draft.each = None if document.is_null(value) else value
     elif name in draft.stage.inputs:
-        if not document.is_null(value):
+        if document.is_null(value):
+            draft.left_out.add(name)
+        else:
             draft.wires[name] = value
     elif name in draft.stage.params.model_fields:
         draft.fields[name] = value

@@ -129,12 +129,17 @@ class _Wiring:
             i.name
             for i in draft.stage.inputs.values()
             if i.kind == kind and not i.many and i.name not in draft.wires
-        ]
+            and (i.required or i.name not in draft.left_out)
+        ]  # fmt: skip
         required = [name for name in free if draft.stage.inputs[name].required]
         fits = free if len(free) == 1 else required
         if len(fits) == 1:
             return fits[0]
-        have = f"several do: {', '.join(free)}; wire all but one" if free else "none is left"
+        have = (
+            f"several do: {', '.join(free)}; wire all but one, or set them to null"
+            if free
+            else "none is left"
+        )
         self._note(
             node,
             draft,
