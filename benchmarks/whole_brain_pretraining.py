@@ -32,7 +32,7 @@ RATES = Rates()
 CPU = [
     ("causal", "small", 100, 40, 512, 64, 3),
     ("masked", "small", 100, 16, 128, 32, 2),
-    ("causal", "paper", 1024, 40, 64, 16, 1),
+    ("causal", "paper", 1024, 40, 128, 16, 2),
 ]
 GPU = [
     ("causal", "paper", 1024, 100, 7680, 192, 4),
