@@ -1,4 +1,4 @@
-"""Every workflow that is shipped can be planned: fields, wires and lists fit the stages of today."""
+"""Every shipped workflow can be planned: fields, wires and lists fit the stages of today."""
 
 import os
 from pathlib import Path
