@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import xarray as xr
 
@@ -12,9 +12,6 @@ from fmri.brain_reading import Reading
 from fmri.pictured import DecodesPictures
 from fmri.whole_brain_options import WholeBrainOptions
 from neuro.encoder import DecodeOptions as BaseOptions
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["DecodesRuns"]
 

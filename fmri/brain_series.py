@@ -266,12 +266,13 @@ def _pictures(params: SeriesParams, images: xr.Dataset, targets: xr.Dataset | No
 
     from fmri.images import pick
     from fmri.parts import stimuli_of
+    from fmri.simulate_whole_brain import TEST_REPEATS
 
     if targets is None or "category" not in images.coords:
         raise DataError("a brain that sees pictures needs their targets wired, and categories")
     own = params.simulate
     n_train, n_test = own.n_train_runs * own.n_trials, own.n_test_runs * own.n_trials
-    n_test = -(-n_test // 2) + (min(own.n_prompts, n_test) if own.n_imagery_runs else 0)
+    n_test = -(-n_test // TEST_REPEATS) + (min(own.n_prompts, n_test) if own.n_imagery_runs else 0)
     chosen = [stimuli_of(images, part) for part in ("train", "test")]
     for part, names, n in zip(("training", "test"), chosen, (n_train, n_test), strict=True):
         if len(names) < n:

@@ -69,6 +69,10 @@ class DecodesPictures(Encoder):
         self.decoder_ = decoder
         return self
 
+    def embed(self, X: Any) -> Any:
+        """Return what pictures are retrieved by, in the space of the targets: here the code."""
+        return self.transform(X)
+
     def check_decoding(self, options: Any) -> None:
         """Refuse a gallery of other targets before the first scan is read."""
         from fmri.decode import gallery_in

@@ -60,7 +60,7 @@ def record(
         Of the first generator, see `fmri.reconstruct.reconstruct`; the coordinate ``nearest``
         names each trial's nearest training picture.
     """
-    trials, betas = study_trials(encoder, betas)
+    trials, betas = study_trials(encoder, betas, stimuli_of(images, "test"))
     brain = brain_of(encoder, trials, targets, images, settings, sources["autoencoder"])
     kinds = list(dict.fromkeys(settings["by"]))
     made = {kind: made_by(kind, brain, settings, sources, context) for kind in kinds}

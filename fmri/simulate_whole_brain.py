@@ -51,6 +51,7 @@ T_R, EVENT, TRIAL, FREE = 2.0, 2.0, 10.0, 4.0  # s: FREE from one unlabelled eve
 TAIL = 6  # volumes behind the last trial
 PARCEL_MM = 8.0
 N_BACKGROUND, N_MOTION = 8, 6
+TEST_REPEATS = 2
 FINE = 0.1  # s: grid of the haemodynamic response
 
 
@@ -129,7 +130,7 @@ def simulate_whole_brain(
     n_rest_runs: int = 4,
     n_imagery_runs: int = 2,
     n_prompts: int = 16,
-    n_test_repeats: int = 2,
+    n_test_repeats: int = TEST_REPEATS,
     strength: float = 4.0,
     imagery: float = 0.5,
     background: float = 0.4,

@@ -19,7 +19,7 @@ from fmri.reconstruct import FromDecoder, reconstruct
 from fmri.retrieve import best_pictures, rerank, retrieve
 from fmri.study_targets import embedder, provider_again
 from fmri.targets import Provider
-from neuro.errors import InputError
+from neuro.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from fmri.mindeye import MindEye
@@ -69,10 +69,17 @@ class Brain:
         return hasattr(self.provider, "decode")
 
 
-def study_trials(encoder: Any, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+def study_trials(
+    encoder: Any, data: xr.Dataset, test: NDArray[np.str_]
+) -> tuple[xr.Dataset, xr.Dataset]:
     """Return what an encoder takes, and the same trials as betas for linear models.
 
     Blocks of a whole-brain encoder are named by what was seen, and averaged over their volumes.
+
+    Raises
+    ------
+    DataError
+        Where an encoder of blocks was trained on trials of the test pictures.
     """
     if "time" not in encoder.dims:
         return data, data
@@ -81,6 +88,14 @@ def study_trials(encoder: Any, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset
 
     blocks = blocks_in(data, ("perception",))
     blocks = blocks.assign_coords(stimulus=("trial", column_of(blocks, item_of(blocks))))
+    # Without parts an encoder is trained on all trials.
+    trained = column_of(blocks, "part") == "train" if "part" in blocks.coords else True
+    leaked = blocks["stimulus"].values[np.isin(blocks["stimulus"].values, test) & trained]
+    if len(leaked):
+        raise DataError(
+            f"{len(leaked)} trials of test pictures are trained on, the first shows '{leaked[0]}'; "
+            "test pictures must be seen in the runs of test_runs only"
+        )
     coords = {str(k): c for k, c in blocks.coords.items() if c.dims == ("trial",)}
     betas = xr.Dataset({"signal": (("trial", "voxel"), mean_blocks(blocks)[:, :, 0])}, coords)
     return blocks, betas
@@ -107,9 +122,8 @@ def brain_of(
         vae = None if folder is None else KLLatents(folder, size=settings["vae_size"])
         start = low_level_pictures(encoder, held, autoencoder, vae)
     tokens = encoder.predict_tokens(held, by_prior, random_state=settings["seed"])
-    wanted = encoder.transform(held) if own is not None else encoder.embed(held)
     return Brain(
-        average_repeats(tokens), average_repeats(wanted), start,
+        average_repeats(tokens), average_repeats(encoder.embed(held)), start,
         _provider(targets, images, autoencoder), images,
         pick(images, stimuli_of(images, "test")),
     )  # fmt: skip

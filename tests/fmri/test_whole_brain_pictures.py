@@ -71,11 +71,16 @@ def test_new_runs_become_pictures(run, tmp_path):
 
 def test_blocks_stand_beside_betas_for_linear_models(run):
     encoder, scans = neuro.load(run / "encoder"), open_dataset(run / "scans")
-    blocks, betas = study_trials(encoder, scans)
+    test = stimuli_of(open_dataset(run / "images"), "test")
+    blocks, betas = study_trials(encoder, scans, test)
     mask = blocks["mask"].values[:, None].astype(float)
     mean = (blocks["signal"].values * mask).sum(2) / mask.sum(2)
     np.testing.assert_allclose(betas["signal"].values, mean, atol=1e-5)
     assert betas["stimulus"].values.tolist() == blocks["item"].values.tolist()
+    for leaking in (scans.drop_vars("part"), scans.assign_coords(
+            part=("trial", np.full(scans.sizes["trial"], "train")))):  # fmt: skip
+        with pytest.raises(DataError, match="trials of test pictures are trained on"):
+            study_trials(encoder, leaking, test)
 
 
 def test_what_does_not_fit_is_said(call, run, tmp_path):
